@@ -1,0 +1,117 @@
+"""The composition root: the one module that knows everyone, and puts a server together.
+
+server = hansang.Server(["gates.py:and_gate", "iris.onnx"])
+app = server.app            # any ASGI server runs it: uvicorn main:app
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from hansang import plugins
+from hansang.access.server_key import ENVIRONMENT, ServerKey
+from hansang.core.errors import LoadFailed
+from hansang.core.model import Model, Mount
+from hansang.core.source import Source, parse
+from hansang.engine.engine import Engine
+from hansang.http.control import Status, control_plane
+from hansang.http.front_door import FrontDoor
+from hansang.http.guard import Guard
+from hansang.http.lifespan import LifespanApp, MountedLifespan
+from hansang.registry.registry import ModelSpec, Registry
+from hansang.scheduling.batcher import QueueLimits
+from hansang.settings import ModelSettings, Settings
+from hansang.usage.metrics import Metrics
+
+
+def open_source(source: Source) -> Model | Mount:
+    """Ask the runtimes, ours first, who opens a source."""
+    runtimes = [make() for _, make in plugins.load(plugins.RUNTIMES)]
+    for runtime in runtimes:
+        if runtime.claims(source):
+            return runtime.open(source)  # type: ignore[no-any-return]
+    known = "\n".join(f"  {runtime.sources}" for runtime in runtimes)
+    raise LoadFailed(f"No runtime opens {source.text!r}.", hint=f"What can be served:\n{known}")
+
+
+class Server:
+    """One server: models, queues, routes, metrics. Nothing is loaded before `start` (the ASGI lifespan, or the first
+    request of a server that is mounted in another app and gets no lifespan).
+
+    `models` are sources as on the command line, Models, or typed functions.
+    """
+
+    def __init__(
+        self,
+        models: Iterable[Any] = (),
+        settings: Settings | None = None,
+        *,
+        key: ServerKey | None = None,
+    ) -> None:
+        self.settings = settings or Settings()
+        self.key = key or ServerKey(os.environ.get(ENVIRONMENT) or None)
+        self.metrics = Metrics()
+        self.registry = Registry(
+            open_source,
+            limits=QueueLimits(self.settings.queue_calls, self.settings.queue_bytes),
+            threads=self.settings.threads,
+        )
+        self.engine = Engine(self.registry, self.metrics)
+        self.status = Status()
+        for name, model in self.settings.models.items():
+            self._add_configured(name, model)
+        for model in models:
+            self._add(model)
+        self._lifespans: list[MountedLifespan] = []
+        self.app = self._front_door()
+
+    def _add_configured(self, name: str, model: ModelSettings) -> None:
+        _, source = parse(f"{name}={model.source}")
+        options = model.model_dump(exclude={"source"})
+        self.registry.add(ModelSpec(name, source, **options))
+
+    def _add(self, model: Any) -> None:
+        if isinstance(model, ModelSpec):
+            self.registry.add(model)
+        elif isinstance(model, str | os.PathLike):
+            self.registry.add(ModelSpec(*parse(os.fspath(model))))
+        else:
+            name = getattr(model, "name", None) or getattr(model, "__name__", None) or type(model).__name__.lower()
+            source = Source(f"python:{name}", scheme="python", rest=name)
+            self.registry.add(ModelSpec(name, source), model)
+
+    def _front_door(self) -> LifespanApp:
+        adapters = [make(self.engine) for _, make in plugins.load(plugins.PROTOCOLS)]
+        control = control_plane(adapters, self.status, self.metrics.exposition, self.key.required)
+        door = FrontDoor(
+            [route for adapter in adapters for route in adapter.routes()],
+            control,
+            self.registry.mounts,
+            guard=Guard(self.settings.allowed_hosts, self.settings.cors_origins),
+            identify=self.key.identify,
+            record=self.metrics.request,
+            timeout=self.settings.timeout,
+            long_timeout=self.settings.long_timeout,
+            body_limit=self.settings.body_limit,
+        )
+        return LifespanApp(door, self.start, self.stop)
+
+    async def start(self) -> None:
+        """Load every model. The first that fails stops the start, and says why."""
+        for name, mount in self.registry.mounts.items():
+            lifespan = MountedLifespan(name, mount.app)
+            await lifespan.start()
+            self._lifespans.append(lifespan)
+        for entry in self.registry:
+            await self.registry.load(entry.name)
+        self.status.started = True
+
+    async def stop(self) -> None:
+        """Unload every model."""
+        self.status.draining = True
+        for lifespan in self._lifespans:
+            await lifespan.stop()
+        for entry in self.registry:
+            await self.registry.unload(entry.name)

@@ -1,0 +1,26 @@
+"""`hansang serve`: put models on the table and answer."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+
+def serve() -> None:
+    """Serve the models named on the command line."""
+    from hansang import settings
+    from hansang.app import Server
+    from hansang.http.server import serve as run
+
+    server = Server(sys.argv[2:], settings.load({}))
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((server.settings.host, server.settings.port))
+    run(
+        server.app,
+        listener,
+        header_timeout=server.settings.header_timeout,
+        drain_timeout=server.settings.drain_timeout,
+        on_ready=lambda: None,
+        on_drain=lambda: None,
+    )

@@ -1,0 +1,1 @@
+"""The vocabulary: models, calls, signatures, sources, errors, and what passes the front door. Standard library only."""

@@ -1,0 +1,71 @@
+"""Writes an error in the words of the protocol that was spoken. The only place that does.
+
+Everything answers OpenAI's shape plus `hint`, but the classic routes, which answer `{"error": "text"}`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import orjson
+
+from hansang.core.errors import HansangError, MethodNotAllowed, NotFound
+from hansang.core.wire import Header, Reply
+
+log = logging.getLogger("hansang.http")
+
+_CLASSIC = ("/predict/", "/items/")
+
+
+def error_object(error: HansangError) -> dict[str, Any]:
+    """`{"message", "type", "param", "code", "hint"}`."""
+    return {
+        "message": error.message,
+        "type": error.type,
+        "param": error.param,
+        "code": error.code,
+        "hint": error.hint,
+    }
+
+
+def render(error: HansangError, path: str) -> Reply:
+    """The reply that tells `error` to whoever asked for `path`."""
+    if path.startswith(_CLASSIC):
+        text = f"{error.message} {error.hint}" if error.hint else error.message
+        body = orjson.dumps({"error": text})
+    else:
+        body = orjson.dumps({"error": error_object(error)})
+    headers: list[Header] = [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
+    return Reply(body, status=error.status, headers=headers)
+
+
+def unexpected(exc: Exception, request_id: str) -> HansangError:
+    """What a caller is told of an exception of ours. The traceback goes to the log."""
+    log.error("unexpected %s", type(exc).__name__, exc_info=exc, extra={"request_id": request_id})
+    return HansangError(
+        f"The server failed on this request ({request_id}).",
+        hint=f"This is a fault of the server: its log has the traceback, under request id {request_id}.",
+        code="internal_error",
+    )
+
+
+def unknown_path(method: str, path: str, known: Iterable[str]) -> NotFound:
+    """404 with the routes that look alike."""
+    near = difflib.get_close_matches(path, sorted(set(known)), n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(near)}?" if near else "GET /docs shows every route."
+    return NotFound(f"Invalid URL ({method} {path})", hint=hint, code="unknown_url")
+
+
+def wrong_method(method: str, path: str, allowed: Sequence[str], base_url: str) -> MethodNotAllowed:
+    """405 with the command that sends the right request."""
+    verb = allowed[0]
+    command = f"curl -X {verb} {base_url}{path}"
+    if verb in ("POST", "PUT"):
+        command += " -H 'Content-Type: application/json' -d '{...}'"
+    hint = f"A browser's address bar sends GET. Send it so: {command}" if method == "GET" else f"Send it so: {command}"
+    return MethodNotAllowed(
+        f"{path} answers {', '.join(allowed)}, not {method}.", hint=hint, headers={"Allow": ", ".join(allowed)}
+    )

@@ -1,0 +1,89 @@
+"""Starting and stopping: the ASGI lifespan of our app, and that of the apps mounted in it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from hansang.core.errors import HansangError, LoadFailed
+from hansang.http.front_door import ASGIApp, Receive, Scope, Send
+
+
+class LifespanApp:
+    """The whole server as an ASGI app. Mounted in another app it gets no lifespan, and starts at its first request."""
+
+    def __init__(
+        self, door: ASGIApp, start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._door = door
+        self._start = start
+        self._stop = stop
+        self._started: asyncio.Task[None] | None = None
+        self.ready = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.ready:
+            await self._door(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await self.started()
+            await self._door(scope, receive, send)
+
+    async def started(self) -> None:
+        """Start once, whoever asks first; a failed start is tried again at the next request."""
+        if self._started is None or (self._started.done() and self._started.exception() is not None):
+            self._started = asyncio.ensure_future(self._start())
+        await asyncio.shield(self._started)
+        self.ready = True
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self.started()
+        except HansangError as exc:
+            await send({"type": "lifespan.startup.failed", "message": exc.message})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self.ready = False
+        await self._stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+class MountedLifespan:
+    """Runs the lifespan of an app that is mounted in ours, if it has one."""
+
+    def __init__(self, name: str, app: ASGIApp) -> None:
+        self._name = name
+        self._app = app
+        self._inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._outbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Raises LoadFailed if the app says it cannot start."""
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+        self._task = asyncio.ensure_future(self._app(scope, self._inbox.get, self._outbox.put))  # type: ignore[arg-type]
+        self._inbox.put_nowait({"type": "lifespan.startup"})
+        answer = await self._answer()
+        if answer is not None and answer["type"] == "lifespan.startup.failed":
+            raise LoadFailed(f"The app {self._name} did not start: {answer.get('message', '')}")
+
+    async def stop(self) -> None:
+        if self._task is not None and not self._task.done():
+            self._inbox.put_nowait({"type": "lifespan.shutdown"})
+            await self._answer()
+            self._task.cancel()
+
+    async def _answer(self) -> dict[str, Any] | None:
+        """What the app says; None if it has no lifespan (it raised, or returned, without a word)."""
+        assert self._task is not None
+        said = asyncio.ensure_future(self._outbox.get())
+        await asyncio.wait({said, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        if said.done():
+            return said.result()
+        said.cancel()
+        self._task.exception()
+        return None

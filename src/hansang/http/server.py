@@ -1,0 +1,174 @@
+"""uvicorn, with what it lacks: slow senders are cut off, heads are bounded, a caller's leaving is told at once, and a
+whole JSON answer goes out in one write.
+
+One process, uvloop and httptools. Under another ASGI server the app works too, without these: the front door finds
+our connection in the scope, or it does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from socket import socket
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from hansang.core.model import CallContext
+from hansang.http.front_door import CONNECTION, ASGIApp
+
+log = logging.getLogger("hansang.http")
+
+HEAD_LIMIT = 64 * 2**10
+"""Bytes of a request before its body."""
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection. `header_timeout` is set by `serve`.
+
+    A head must be whole `header_timeout` seconds after its first byte; a body may pause no longer than that. The time
+    we do not read (because the app is behind) does not count.
+    """
+
+    header_timeout = 10.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.active: CallContext | None = None
+        """The call that is being answered; told when the client leaves."""
+        self._head_done = False
+        self._body_done = True
+        self._head_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        if self.active is not None:
+            self.active.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head_done and self._body_done:
+            if self._timer is not None:
+                self._disarm()
+        elif self in self.connections:
+            self._still_incomplete(len(data))
+        else:
+            self._disarm()  # now a WebSocket
+
+    def _still_incomplete(self, received: int) -> None:
+        if self._head_done:
+            self._disarm()
+        else:
+            self._head_bytes += received
+            if self._head_bytes > HEAD_LIMIT and not self.transport.is_closing():
+                self.send_400_response(f"The head of the request is larger than {HEAD_LIMIT} bytes.")
+        if self._timer is None:
+            self._arm()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope[CONNECTION] = self  # type: ignore[literal-required]
+        self._head_done = self._body_done = False
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        self._head_done = True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._body_done = True
+        super().on_message_complete()
+
+    def whole_body(self, cycle: RequestResponseCycle) -> bytes | None:
+        """The request's body, if all of it is here; None: read it with `receive`."""
+        if cycle.more_body or cycle.waiting_for_100_continue:
+            return None
+        return bytes(cycle.body)
+
+    def respond(self, cycle: RequestResponseCycle, status: int, request_id: bytes, body: bytes) -> bool:
+        """Send a whole JSON answer in one write. False: nothing was sent, use `send`.
+
+        What `RequestResponseCycle.send` does in two steps for any app, without its checks of names and values of
+        headers: these are our own.
+        """
+        if self.flow.write_paused or cycle.disconnected or not cycle.keep_alive or cycle.response_started:
+            return False
+        self.transport.write(
+            b"%b%bcontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n\r\n%b"
+            % (STATUS_LINE[status], _date(cycle.default_headers), len(body), request_id, body)
+        )
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        cycle.on_response()
+        return True
+
+    def _arm(self) -> None:
+        self._timer = self.loop.call_later(self.header_timeout, self._too_slow)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        if self.flow.read_paused:
+            self._arm()
+        elif not self.transport.is_closing():
+            log.info("closed a connection whose request did not arrive within %g s", self.header_timeout)
+            self.transport.close()
+
+
+def _date(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """uvicorn's own header, renewed each second."""
+    return b"date: %b\r\n" % headers[0][1] if headers else b""
+
+
+class _Server(uvicorn.Server):
+    """Tells the app when draining begins, and the caller of `serve` when requests are answered."""
+
+    def __init__(self, config: uvicorn.Config, *, on_ready: Callable[[], None], on_drain: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+        self._on_drain = on_drain
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        self._on_drain()
+        await super().shutdown(sockets)
+
+
+def serve(
+    app: ASGIApp,
+    listener: socket,
+    *,
+    header_timeout: float,
+    drain_timeout: float,
+    on_ready: Callable[[], None],
+    on_drain: Callable[[], None],
+) -> None:
+    """Serve on a bound socket until SIGINT or SIGTERM, then let requests in flight finish for `drain_timeout`."""
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=type("Connection", (Connection,), {"header_timeout": header_timeout}),
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(drain_timeout),
+        backlog=2048,
+    )
+    _Server(config, on_ready=on_ready, on_drain=on_drain).run(sockets=[listener])

@@ -1,0 +1,1 @@
+"""Which model answers to a name: sources, loading, state."""

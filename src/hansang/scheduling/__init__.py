@@ -1,0 +1,1 @@
+"""When and where a model runs: batching policy, queues, executors, deadlines."""
