@@ -291,10 +291,8 @@ class _Exchange(Request):
         self.status = reply.status
         self.started = True
         body = reply.body
-        fast = (
-            self.connection is not None and reply.content_type is JSON and not reply.headers and self.method != "HEAD"
-        )
-        if fast and self.connection.respond(self.cycle, reply.status, self.request_id, body):
+        connection = self.connection if reply.content_type is JSON and not reply.headers else None
+        if connection is not None and connection.respond(self.cycle, reply.status, self.request_id, body):
             return
         headers = [
             (b"content-type", reply.content_type),

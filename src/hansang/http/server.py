@@ -99,7 +99,7 @@ class Connection(HttpToolsProtocol):
         What `RequestResponseCycle.send` does in two steps for any app, without its checks of names and values of
         headers: these are our own.
         """
-        if self.flow.write_paused or cycle.disconnected or not cycle.keep_alive or cycle.response_started:
+        if self.flow.write_paused or cycle.disconnected or not cycle.keep_alive or cycle.scope["method"] == "HEAD":
             return False
         self.transport.write(
             b"%b%bcontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n\r\n%b"
