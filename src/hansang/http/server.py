@@ -26,7 +26,7 @@ HEAD_LIMIT = 64 * 2**10
 
 
 class Connection(HttpToolsProtocol):
-    """One client's connection. `header_timeout` is set by `serve`.
+    """One client's connection. `header_timeout` is set by `uvicorn_server`.
 
     A head must be whole `header_timeout` seconds after its first byte; a body may pause no longer than that. The time
     we do not read (because the app is behind) does not count.
@@ -133,7 +133,7 @@ def _date(headers: list[tuple[bytes, bytes]]) -> bytes:
 
 
 class _Server(uvicorn.Server):
-    """Tells the app when draining begins, and the caller of `serve` when requests are answered."""
+    """Tells the app when draining begins, and whoever made the server when requests are answered."""
 
     def __init__(self, config: uvicorn.Config, *, on_ready: Callable[[], None], on_drain: Callable[[], None]) -> None:
         super().__init__(config)
@@ -150,16 +150,18 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(
+def uvicorn_server(
     app: ASGIApp,
-    listener: socket,
     *,
-    header_timeout: float,
-    drain_timeout: float,
-    on_ready: Callable[[], None],
-    on_drain: Callable[[], None],
-) -> None:
-    """Serve on a bound socket until SIGINT or SIGTERM, then let requests in flight finish for `drain_timeout`."""
+    header_timeout: float = 10.0,
+    drain_timeout: float = 30.0,
+    on_ready: Callable[[], None] = lambda: None,
+    on_drain: Callable[[], None] = lambda: None,
+) -> uvicorn.Server:
+    """A server whose `run(sockets=[listener])` serves until SIGINT or SIGTERM.
+
+    Requests in flight then get `drain_timeout` seconds to finish.
+    """
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -171,4 +173,4 @@ def serve(
         timeout_graceful_shutdown=int(drain_timeout),
         backlog=2048,
     )
-    _Server(config, on_ready=on_ready, on_drain=on_drain).run(sockets=[listener])
+    return _Server(config, on_ready=on_ready, on_drain=on_drain)
