@@ -6,9 +6,9 @@ HansangError
 │   └── InvalidInput           400  JSON, but not what the model takes
 ├── Unauthorized               401  no key, or not a right one
 ├── Forbidden                  403  this caller, host or page may not do that
-├── NotFound                   404
+├── NotFound                   404  nothing of that name here
 │   └── ModelNotFound          404  no model of that name
-├── MethodNotAllowed           405
+├── MethodNotAllowed           405  the route answers other methods
 ├── Conflict                   409  not in the state this needs
 ├── TooLarge                   413  body over its limit
 ├── ModelFailed                500  the model raised, or answered nonsense
