@@ -80,6 +80,10 @@ class CallContext:
         else:
             self._watchers = (*self._watchers, watcher)
 
+    def forget(self) -> None:
+        """The call is over: nobody is told of its end any more, and nobody is kept in memory by it."""
+        self._watchers = ()
+
     def check(self) -> None:
         """Raise if nobody waits for the answer any more."""
         if self.error is not None:

@@ -55,6 +55,11 @@ class Signature:
     inputs: tuple[Field, ...]
     outputs: tuple[Field, ...] = ()
 
+    @property
+    def uniform(self) -> bool:
+        """Whether the rows of any two requests have the same shape, so that they can share a batch unseen."""
+        return all(None not in field.shape and field.dtype != "json" for field in self.inputs)
+
     def describe(self) -> str:
         return f"({_listed(self.inputs)}) -> ({_listed(self.outputs)})"
 

@@ -54,7 +54,7 @@ class Engine:
             result = queue.answer_now(call, rows)
             if result is NOT_NOW:
                 self._deadlines.add(context)
-                result = await queue.submit(call, size)
+                result = await queue.submit(call, rows, size)
             elif isinstance(result, HansangError):
                 raise result
             if context.finished > context.deadline:
@@ -71,6 +71,7 @@ class Engine:
             raise
         finally:
             self._deadlines.discard(context)
+            context.forget()
             self._record(entry, context, outcome, began, rows)
 
     async def stream(self, entry: Entry, request: Any, context: CallContext, size: int = 0) -> AsyncIterator[Any]:
@@ -97,6 +98,7 @@ class Engine:
                 context.cancel()
                 outcome = _outcome(context.error)
             context.finished = monotonic()
+            context.forget()
             self._record(entry, context, outcome, began, 1)
 
     def _record(self, entry: Entry, context: CallContext, outcome: Outcome, began: float, rows: int) -> None:

@@ -170,6 +170,7 @@ def uvicorn_server(
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=int(drain_timeout),
         backlog=2048,
     )

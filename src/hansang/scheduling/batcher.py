@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from time import monotonic
@@ -35,34 +35,24 @@ NOT_NOW: Any = object()
 
 
 class _Waiter:
-    """A call in the queue: how many of its rows were handed out, and the answers to those that came back."""
+    """A call in the queue. `parts` are the answers to those of its rows that were handed out apart."""
 
     __slots__ = ("call", "future", "missing", "next_row", "parts", "rows", "shape", "size", "stream")
 
-    def __init__(self, call: Call, rows: int, size: int, future: asyncio.Future[Any], *, stream: bool = False) -> None:
+    def __init__(self, call: Call, rows: int, size: int, future: asyncio.Future[Any], stream: bool) -> None:
         self.call = call
         self.rows = rows
         self.size = size
         self.future = future
         self.stream = stream
-        self.shape: Any = None
+        self.shape: Hashable = None
         self.next_row = 0
-        self.parts: list[Any] = []
+        self.parts: list[Any] | None = None
         self.missing = 0
 
 
-class _Piece:
-    """Some rows of a waiter, in one batch; `index` is their place among the waiter's parts."""
-
-    __slots__ = ("call", "index", "rows", "waiter")
-
-    def __init__(self, waiter: _Waiter, call: Call, rows: int) -> None:
-        self.waiter = waiter
-        self.call = call
-        self.rows = rows
-        self.index = len(waiter.parts)
-        waiter.parts.append(None)
-        waiter.missing += 1
+_WHOLE = -1
+"""In a batch, the place of a call that is in it with all its rows."""
 
 
 class Batcher:
@@ -76,6 +66,7 @@ class Batcher:
         self.executor = executor_for(model)
         self._inline = isinstance(self.executor, InlineExecutor)
         self._cuts = model.max_batch_size > 1 and model.task.cut is not None
+        self._uniform = model.signature is not None and model.signature.uniform
         self._loop = asyncio.get_running_loop()
         self._queue: OrderedDict[_Waiter, None] = OrderedDict()
         self._rows = 0
@@ -109,17 +100,24 @@ class Batcher:
         context.finished = monotonic()
         return result
 
-    async def submit(self, call: Call, size: int = 0) -> Any:
-        """The result of one call. `size` is what its request weighs, in bytes.
+    def submit(self, call: Call, rows: int, size: int = 0) -> asyncio.Future[Any]:
+        """The coming result of one call. `rows` and `size` (bytes) are what its request has.
 
-        Raises QueueFull at once, and whatever ended the call: the model's error, its deadline, its caller's leaving.
+        Raises QueueFull at once. The future fails with whatever ends the call: the model's error, its deadline, its
+        caller's leaving.
         """
-        rows = self.task.rows(call.request) if self._cuts else 1
-        return await self._enqueue(call, rows, size).future
+        return self._enqueue(call, rows if self._cuts else 1, size, False).future
 
     async def stream(self, call: Call, size: int = 0) -> AsyncIterator[Any]:
         """The deltas of one call, once it has its turn; a stream takes a batch's place."""
-        await self._enqueue(call, 1, size, stream=True).future
+        turn = self._enqueue(call, 1, size, True).future
+        try:
+            await turn
+        except BaseException:
+            # Cancelled in the very moment its turn came: the place must not be lost.
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._release()
+            raise
         call.context.started = monotonic()
         async with aclosing(self.executor.stream(call, self._release)) as deltas:  # type: ignore[type-var]
             async for delta in deltas:
@@ -132,7 +130,7 @@ class Batcher:
             self._drop(waiter, Unavailable("The model is being unloaded.", hint="Ask again in a moment."))
         self.executor.close()
 
-    def _enqueue(self, call: Call, rows: int, size: int, *, stream: bool = False) -> _Waiter:
+    def _enqueue(self, call: Call, rows: int, size: int, stream: bool) -> _Waiter:
         if self._closed:
             raise Unavailable("The model is being unloaded.", hint="Ask again in a moment.")
         if len(self._queue) >= self.limits.calls or (self._queue and self._bytes + size > self.limits.size):
@@ -141,12 +139,13 @@ class Batcher:
                 hint="Ask again after a second, or raise `queue_calls` or `queue_bytes` in the server's settings.",
                 headers={"Retry-After": "1"},
             )
-        waiter = _Waiter(call, rows, size, self._loop.create_future(), stream=stream)
+        waiter = _Waiter(call, rows, size, self._loop.create_future(), stream)
         self._queue[waiter] = None
         self._rows += rows
         self._bytes += size
         call.context.on_end(lambda error: self._drop(waiter, error))
-        if self._running < self.policy.concurrency:
+        gathering = self._timer is not None and self._rows < self.policy.max_rows
+        if self._running < self.policy.concurrency and not gathering:
             self._advance()
         return waiter
 
@@ -203,72 +202,83 @@ class Batcher:
             self._leave(first)
             first.future.set_result(None)
             return
-        batch = self._take(first)
+        batch: list[tuple[_Waiter, int]] = []
+        calls: list[Call] = []
+        self._take(first, batch, calls)
         self._last_calls = len(batch)
         now = monotonic()
-        for piece in batch:
-            piece.call.context.started = piece.call.context.started or now
-        self.executor.run([piece.call for piece in batch], lambda results: self._settle(batch, results))
+        for call in calls:
+            call.context.started = call.context.started or now
+        self.executor.run(calls, lambda results: self._settle(batch, results))
 
-    def _take(self, first: _Waiter) -> list[_Piece]:
+    def _take(self, first: _Waiter, batch: list[tuple[_Waiter, int]], calls: list[Call]) -> None:
         """The next batch: the first caller's rows, and those of the others that fit and have its shape."""
         room = self.policy.max_rows
-        batch = [self._piece(first, room)]
-        room -= batch[0].rows
-        if room <= 0 or not self._queue:
-            return batch
-        shape = self.task.shape(first.call.request)
         for waiter in list(self._queue):
-            if waiter is first or waiter.stream:
+            if waiter.stream or not (waiter is first or self._uniform or self._shape(waiter) == self._shape(first)):
                 continue
-            if waiter.shape is None:
-                waiter.shape = self.task.shape(waiter.call.request)
-            if waiter.shape == shape:
-                batch.append(self._piece(waiter, room))
-                room -= batch[-1].rows
-                if room <= 0:
-                    break
-        return batch
+            rows = waiter.rows - waiter.next_row
+            if rows <= room and waiter.parts is None:
+                batch.append((waiter, _WHOLE))
+                calls.append(waiter.call)
+                self._leave(waiter)
+                waiter.next_row = rows
+            else:
+                rows = self._take_part(waiter, min(rows, room), batch, calls)
+            room -= rows
+            if room <= 0:
+                break
 
-    def _piece(self, waiter: _Waiter, room: int) -> _Piece:
-        """As many of a caller's rows as there is room for. A caller whose last rows are taken leaves the queue."""
-        start, stop = waiter.next_row, min(waiter.next_row + room, waiter.rows)
-        call = waiter.call
-        if stop - start < waiter.rows:
-            assert self.task.cut is not None
-            call = Call(self.task.cut(call.request, start, stop), call.context)
+    def _take_part(self, waiter: _Waiter, rows: int, batch: list[tuple[_Waiter, int]], calls: list[Call]) -> int:
+        """Some rows of a caller who has more than there is room for. With the last ones it leaves the queue."""
+        assert self.task.cut is not None
+        start, stop = waiter.next_row, waiter.next_row + rows
+        if waiter.parts is None:
+            waiter.parts = []
+        batch.append((waiter, len(waiter.parts)))
+        calls.append(Call(self.task.cut(waiter.call.request, start, stop), waiter.call.context))
+        waiter.parts.append(None)
+        waiter.missing += 1
         if stop == waiter.rows:
             self._leave(waiter)
         else:
-            self._rows -= stop - start
+            self._rows -= rows
         waiter.next_row = stop
-        return _Piece(waiter, call, stop - start)
+        return rows
 
-    def _settle(self, batch: Sequence[_Piece], results: Sequence[Any]) -> None:
+    def _shape(self, waiter: _Waiter) -> Hashable:
+        if waiter.shape is None:
+            waiter.shape = self.task.shape(waiter.call.request)
+        return waiter.shape
+
+    def _settle(self, batch: Sequence[tuple[_Waiter, int]], results: Sequence[Any]) -> None:
         self._running -= 1
         now = monotonic()
-        for piece, result in zip(batch, results, strict=True):
-            waiter = piece.waiter
+        for (waiter, place), result in zip(batch, results, strict=True):
             if waiter.future.done():
                 continue
             if isinstance(result, HansangError):
                 self._drop(waiter, result)
                 continue
-            waiter.parts[piece.index] = result
-            waiter.missing -= 1
-            if not waiter.missing and waiter.next_row == waiter.rows:
-                waiter.call.context.finished = now
-                self._finish(waiter)
+            waiter.call.context.finished = now
+            if place == _WHOLE:
+                waiter.future.set_result(result)
+            else:
+                self._settle_part(waiter, place, result)
         if not self._inline:
             self._advance()
 
-    def _finish(self, waiter: _Waiter) -> None:
+    def _settle_part(self, waiter: _Waiter, place: int, result: Any) -> None:
+        assert waiter.parts is not None
+        assert self.task.merge is not None
+        waiter.parts[place] = result
+        waiter.missing -= 1
+        if waiter.missing or waiter.next_row < waiter.rows:
+            return
         try:
-            whole = waiter.parts[0] if len(waiter.parts) == 1 else self.task.merge(waiter.parts)  # type: ignore[misc]
+            waiter.future.set_result(self.task.merge(waiter.parts))
         except Exception as exc:
             waiter.future.set_exception(failure(exc, waiter.call))
-        else:
-            waiter.future.set_result(whole)
 
     def _release(self) -> None:
         self._running -= 1
