@@ -11,9 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from typing import Any, Protocol, TypeAlias
 
 from hansang.core.errors import HansangError
-from hansang.core.model import CallContext
+from hansang.core.model import CallContext, Task
 
 JSON = b"application/json"
+CONTEXT = "hansang.context"
+"""Where control-plane routes find the CallContext in their scope."""
 Header: TypeAlias = tuple[bytes, bytes]
 
 
@@ -69,9 +71,11 @@ Handler: TypeAlias = Callable[..., Awaitable[Reply | StreamReply]]
 class Route:
     """A data-plane route: dictionary look-up once a path was seen, a pattern before that."""
 
-    __slots__ = ("handler", "long", "method", "name", "pattern", "template")
+    __slots__ = ("handler", "long", "method", "name", "pattern", "task", "template")
 
-    def __init__(self, method: str, template: str, handler: Handler, *, long: bool = False) -> None:
+    def __init__(
+        self, method: str, template: str, handler: Handler, *, long: bool = False, task: Task | None = None
+    ) -> None:
         self.method = method
         self.template = template
         self.handler = handler
@@ -79,6 +83,8 @@ class Route:
         """The route's label in metrics."""
         self.long = long
         """Whether its work may take `long_timeout` instead of `timeout`."""
+        self.task = task
+        """The kind of models that answer here; None: it is not about one model."""
         literal = re.split(r"\{(\w+)\}", template)
         self.pattern = re.compile(
             "".join(f"(?P<{part}>[^/]+)" if i % 2 else re.escape(part) for i, part in enumerate(literal))
@@ -88,7 +94,8 @@ class Route:
 class ProtocolAdapter(Protocol):
     """One wire format. Found through the entry point group `hansang.protocols`, made with the engine.
 
-    `router` (optional) is a FastAPI router for the format's control-plane routes.
+    `router` (optional) is a FastAPI router for the format's control-plane routes. They find the call's context in
+    `request.scope[CONTEXT]`, and all data-plane routes in `request.app.state.routes`.
     """
 
     def routes(self) -> Iterable[Route]:

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 from hansang.core.errors import BadRequest, ClientGone, DeadlineExceeded, HansangError, TooLarge
 from hansang.core.model import CallContext, Mount
-from hansang.core.wire import JSON, Header, Reply, Request, Route, StreamReply
+from hansang.core.wire import CONTEXT, JSON, Header, Reply, Request, Route, StreamReply
 from hansang.http.errors import render, unexpected, wrong_method
 from hansang.http.guard import Guard
 
@@ -28,8 +28,6 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-CONTEXT = "hansang.context"
-"""Where control-plane routes find the CallContext in their scope."""
 CONNECTION = "hansang.connection"
 """Where our own server leaves the connection in a scope; other servers do not."""
 
@@ -148,7 +146,8 @@ class FrontDoor:
                 return found
             allowed.append(route.method)
         if allowed:
-            base = f"{scope.get('scheme', 'http')}://{headers.get(b'host', b'localhost').decode('latin-1')}"
+            host = headers.get(b"host", b"localhost").decode("latin-1")
+            base = f"{scope.get('scheme', 'http')}://{host}{scope.get('root_path', '')}"
             raise wrong_method(method, path, allowed, base)
         return None
 
