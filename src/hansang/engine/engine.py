@@ -6,7 +6,7 @@ one record is made of it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from time import monotonic
 from typing import Any
@@ -16,6 +16,7 @@ from hansang.core.model import Call, CallContext, Task
 from hansang.registry.registry import Entry, Registry
 from hansang.scheduling.batcher import NOT_NOW
 from hansang.scheduling.deadlines import Deadlines, deadline_exceeded
+from hansang.scheduling.executors import failure
 from hansang.usage.metrics import Metrics, ModelMetrics, Outcome
 
 
@@ -74,20 +75,28 @@ class Engine:
             context.forget()
             self._record(entry, context, outcome, began, rows)
 
-    async def stream(self, entry: Entry, request: Any, context: CallContext, size: int = 0) -> AsyncIterator[Any]:
+    async def stream(self, entry: Entry, request: Any, context: CallContext, size: int = 0) -> AsyncGenerator[Any]:
         """The answer to one request, delta by delta. Close the iterator to stop the model.
 
         The caller of the iterator watches the deadline: a stream is interrupted where it waits.
         """
-        assert entry.queue is not None
+        queue = entry.queue
+        assert queue is not None
         began = monotonic()
         outcome: Outcome = "cancelled"
+        call = Call(request, context)
         try:
-            async with aclosing(entry.queue.stream(Call(request, context), size)) as deltas:  # type: ignore[type-var]
-                async for delta in deltas:
-                    if context.error is not None:
-                        raise context.error
-                    yield delta
+            await queue.turn(call, size)
+            try:
+                async with aclosing(queue.deltas(call)) as deltas:
+                    async for delta in deltas:
+                        if context.error is not None:
+                            raise context.error
+                        yield delta
+            except Exception as exc:
+                raise failure(exc, call) from None
+            finally:
+                queue.end_turn()
             outcome = "ok"
         except HansangError as exc:
             outcome = _outcome(exc)

@@ -33,6 +33,8 @@ CONNECTION = "hansang.connection"
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
 _HOT = 4096
+_BREATH = 64
+"""After so many pieces of a stream that never waits, others get a turn."""
 _PREFLIGHT: list[Header] = [
     (b"access-control-allow-methods", b"GET, POST, PUT, DELETE"),
     (b"access-control-allow-headers", b"authorization, content-type, x-api-key, x-request-id, x-hansang-timeout"),
@@ -325,13 +327,20 @@ class _Exchange(Request):
             context.deadline - monotonic(), lambda: context.cancel(_stream_deadline())
         )
         context.on_end(lambda error: _interrupt(task))
-        send = self.send
+        send, connection = self.send, self.connection
+        sent = 0
         try:
             async with aclosing(reply.chunks) as chunks:  # type: ignore[type-var]
                 async for chunk in chunks:
+                    sent += 1
+                    if not chunk:
+                        continue
+                    if sent % _BREATH == 0:
+                        await asyncio.sleep(0)
                     if not self.started:
                         await self._start_stream(reply)
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    if connection is None or not connection.write_chunk(self.cycle, chunk):
+                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except (HansangError, asyncio.CancelledError) as exc:
             if isinstance(exc, asyncio.CancelledError):
                 if context.error is None:

@@ -110,6 +110,13 @@ class Connection(HttpToolsProtocol):
         cycle.on_response()
         return True
 
+    def write_chunk(self, cycle: RequestResponseCycle, chunk: bytes) -> bool:
+        """Send one piece of a chunked answer that has begun. False: nothing was sent, use `send`."""
+        if self.flow.write_paused or cycle.disconnected or not cycle.chunked_encoding:
+            return False
+        self.transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        return True
+
     def _arm(self) -> None:
         self._timer = self.loop.call_later(self.header_timeout, self._too_slow)
 

@@ -103,7 +103,7 @@ class OpenAIChat:
         head = before + b'{"role":"assistant","content":"","refusal":null}' + after % b"null"
         before, after = before + b'{"content":', b"}" + after % b"null"
         usage: Usage | None = None
-        async with aclosing(self._engine.stream(entry, asked, request.context, len(request.body))) as deltas:  # type: ignore[type-var]
+        async with aclosing(self._engine.stream(entry, asked, request.context, len(request.body))) as deltas:
             delta: ChatDelta
             async for delta in deltas:
                 if delta.content:

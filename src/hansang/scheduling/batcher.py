@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Hashable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Hashable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -108,8 +107,8 @@ class Batcher:
         """
         return self._enqueue(call, rows if self._cuts else 1, size, False).future
 
-    async def stream(self, call: Call, size: int = 0) -> AsyncIterator[Any]:
-        """The deltas of one call, once it has its turn; a stream takes a batch's place."""
+    async def turn(self, call: Call, size: int = 0) -> None:
+        """Wait until one call may be streamed; a stream takes a batch's place. After it, `end_turn`, always."""
         turn = self._enqueue(call, 1, size, True).future
         try:
             await turn
@@ -119,9 +118,15 @@ class Batcher:
                 self._release()
             raise
         call.context.started = monotonic()
-        async with aclosing(self.executor.stream(call, self._release)) as deltas:  # type: ignore[type-var]
-            async for delta in deltas:
-                yield delta
+
+    def deltas(self, call: Call) -> AsyncGenerator[Any]:
+        """The deltas of a call that has its turn."""
+        return self.executor.stream(call, self._release)
+
+    def end_turn(self) -> None:
+        """The call was streamed, or given up."""
+        if not self.executor.outlives:
+            self._release()
 
     def close(self) -> None:
         """Fail what waits and take no more; what runs may finish."""

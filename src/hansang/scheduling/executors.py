@@ -10,10 +10,9 @@ import asyncio
 import inspect
 import logging
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from queue import SimpleQueue
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, ClassVar, Protocol, TypeAlias, cast
 
 from hansang.core.errors import HansangError, ModelFailed
 from hansang.core.model import Call, Model
@@ -23,21 +22,23 @@ log = logging.getLogger("hansang.model")
 Done: TypeAlias = Callable[[Sequence[Any]], None]
 _UNREAD = 256
 """How many deltas a thread may be ahead of its reader."""
-_BREATH = 32
-"""After so many deltas made on the event loop, others get a turn."""
 
 
 class Executor(Protocol):
     """Runs one model's code."""
 
+    outlives: ClassVar[bool]
+    """Whether the model's code may still run after its stream was closed."""
+
     def run(self, calls: Sequence[Call], done: Done) -> None:
         """Answer the calls and hand `done` one result or HansangError for each, on the event loop's thread."""
         ...
 
-    def stream(self, call: Call, release: Callable[[], None]) -> AsyncIterator[Any]:
-        """Answer one call in deltas. Closing the iterator stops the model within one step.
+    def stream(self, call: Call, stopped: Callable[[], None]) -> AsyncGenerator[Any]:
+        """Answer one call in deltas. Closing the generator stops the model within one step.
 
-        `release` is called, on the event loop's thread, once the model has really stopped.
+        Where the model may go on after that (`outlives`), `stopped` is called once it has stopped, on the event
+        loop's thread.
         """
         ...
 
@@ -126,22 +127,17 @@ def _deltas(model: Model, call: Call) -> Iterator[Any]:
 class InlineExecutor:
     """On the event loop itself: for work of microseconds."""
 
+    outlives = False
+
     def __init__(self, model: Model) -> None:
         self.model = model
 
     def run(self, calls: Sequence[Call], done: Done) -> None:
         done(answer(self.model, calls))
 
-    async def stream(self, call: Call, release: Callable[[], None]) -> AsyncIterator[Any]:
-        try:
-            for count, delta in enumerate(_deltas(self.model, call), start=1):
-                yield delta
-                if count % _BREATH == 0:
-                    await asyncio.sleep(0)
-        except Exception as exc:
-            raise failure(exc, call) from None
-        finally:
-            release()
+    async def stream(self, call: Call, stopped: Callable[[], None]) -> AsyncGenerator[Any]:
+        for delta in _deltas(self.model, call):
+            yield delta
 
     def close(self) -> None:
         pass
@@ -149,6 +145,8 @@ class InlineExecutor:
 
 class AsyncExecutor:
     """As tasks of the event loop, for `async def` models."""
+
+    outlives = False
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -169,22 +167,18 @@ class AsyncExecutor:
             results = [call.context.error or ModelFailed("The server is stopping.") for call in calls]
         done(results)
 
-    async def stream(self, call: Call, release: Callable[[], None]) -> AsyncIterator[Any]:
-        try:
-            if not self.model.overrides("stream"):
-                (result,) = await self.model.predict([call])  # type: ignore[misc]
-                if isinstance(result, HansangError):
-                    raise result
-                for delta in self.model.task.split(result):  # type: ignore[misc]
-                    yield delta
-                return
-            async with aclosing(cast("AsyncGenerator[Any]", self.model.stream(call))) as deltas:
-                async for delta in deltas:
-                    yield delta
-        except Exception as exc:
-            raise failure(exc, call) from None
-        finally:
-            release()
+    def stream(self, call: Call, stopped: Callable[[], None]) -> AsyncGenerator[Any]:
+        if self.model.overrides("stream"):
+            return cast("AsyncGenerator[Any]", self.model.stream(call))
+        return self._whole(call)
+
+    async def _whole(self, call: Call) -> AsyncGenerator[Any]:
+        assert self.model.task.split is not None, f"the task {self.model.task.name} has no stream"
+        (result,) = await self.model.predict([call])  # type: ignore[misc]
+        if isinstance(result, HansangError):
+            raise result
+        for delta in self.model.task.split(result):
+            yield delta
 
     def close(self) -> None:
         for task in self._tasks:
@@ -200,6 +194,8 @@ class ThreadExecutor:
 
     A running thread cannot be killed: past its deadline the caller is answered, and the thread works on.
     """
+
+    outlives = True
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -225,9 +221,9 @@ class ThreadExecutor:
         except RuntimeError:
             log.debug("the event loop has closed; an answer nobody waits for is dropped")
 
-    async def stream(self, call: Call, release: Callable[[], None]) -> AsyncIterator[Any]:
+    async def stream(self, call: Call, stopped: Callable[[], None]) -> AsyncGenerator[Any]:
         channel = _Channel(self._tell)
-        self._jobs.put(lambda: self._pump(call, channel, release))
+        self._jobs.put(lambda: self._pump(call, channel, stopped))
         try:
             while True:
                 for delta in await channel.take():
@@ -239,7 +235,7 @@ class ThreadExecutor:
         finally:
             channel.closed.set()
 
-    def _pump(self, call: Call, channel: _Channel, release: Callable[[], None]) -> None:
+    def _pump(self, call: Call, channel: _Channel, stopped: Callable[[], None]) -> None:
         try:
             for delta in _deltas(self.model, call):
                 if not channel.put(delta):
@@ -248,7 +244,7 @@ class ThreadExecutor:
         except Exception as exc:
             channel.put(failure(exc, call))
         finally:
-            self._tell(release)
+            self._tell(stopped)
 
     def close(self) -> None:
         for _ in self._threads:
