@@ -143,12 +143,23 @@ def error_codes() -> set[str]:
     codes = set()
     for path in (ROOT / "src" / "hansang").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            named = isinstance(node, ast.keyword) and node.arg == "code"
-            assigned = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "code"
-            value = getattr(node, "value", None) if named or assigned else None
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                codes.add(value.value)
+            codes |= set(_codes_in(node))
     return codes
+
+
+def _codes_in(node: ast.AST) -> Iterator[str]:
+    """What a node sets `code` to, also in `message, code = ...`."""
+    if isinstance(node, ast.keyword) and node.arg == "code":
+        pairs = [(ast.Name("code"), node.value)]
+    elif isinstance(node, ast.Assign):
+        target = node.targets[0]
+        both = isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
+        pairs = list(zip(target.elts, node.value.elts, strict=True)) if both else [(target, node.value)]
+    else:
+        return
+    for name, value in pairs:
+        if ast.unparse(name) == "code" and isinstance(value, ast.Constant) and isinstance(value.value, str):
+            yield value.value
 
 
 def test_every_error_code_is_documented() -> None:
