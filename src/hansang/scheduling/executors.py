@@ -127,7 +127,7 @@ def _deltas(model: Model, call: Call) -> Iterator[Any]:
 class InlineExecutor:
     """On the event loop itself: for work of microseconds."""
 
-    outlives = False
+    outlives: ClassVar[bool] = False
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -146,7 +146,7 @@ class InlineExecutor:
 class AsyncExecutor:
     """As tasks of the event loop, for `async def` models."""
 
-    outlives = False
+    outlives: ClassVar[bool] = False
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -195,7 +195,7 @@ class ThreadExecutor:
     A running thread cannot be killed: past its deadline the caller is answered, and the thread works on.
     """
 
-    outlives = True
+    outlives: ClassVar[bool] = True
 
     def __init__(self, model: Model) -> None:
         self.model = model
