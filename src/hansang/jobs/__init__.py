@@ -1,0 +1,1 @@
+"""Long work with a state, progress events, a cancel and a result, remembered across a restart."""

@@ -1,0 +1,1 @@
+"""What the server keeps: `control.db`, and blobs by their sha256."""
