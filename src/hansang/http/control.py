@@ -1,27 +1,35 @@
-"""The control plane's FastAPI app: health, metrics, the OpenAPI document, and the routers that protocols bring.
+"""The control plane's FastAPI app: health, metrics, the documents, and the routers that protocols bring.
 
-It stands behind the front door, which has checked who asks; its errors go through the same mapping.
+It stands behind the front door, which has checked who asks; its errors go through the same mapping. What the OpenAPI
+document says is put together in `openapi`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
+import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
+from typing_extensions import TypedDict
 
 from hansang import __version__
-from hansang.core.errors import HansangError, InvalidInput
-from hansang.core.wire import ProtocolAdapter
-from hansang.http.errors import render, unknown_path, wrong_method
+from hansang.core.errors import BadRequest, HansangError, InvalidInput
+from hansang.core.wire import CONTEXT, ProtocolAdapter
+from hansang.http.docs import add_docs
+from hansang.http.errors import internal, render, unknown_path, wrong_method
+from hansang.http.openapi import PUBLIC, openapi_document
 
+__all__ = ["Status", "control_plane", "openapi_document"]
+
+Responses: TypeAlias = dict[int | str, dict[str, Any]]
 _GREETING = "hello world"
+_SHOWN = 60
 
 
 @dataclass(slots=True)
@@ -37,31 +45,76 @@ class Status:
         return self.started and not self.draining
 
 
+class Greeting(TypedDict):
+    """What a program is told at `/`."""
+
+    message: str
+    Hello: str
+    name: str
+    version: str
+    links: dict[str, str]
+
+
+class Health(TypedDict):
+    """The process lives."""
+
+    status: Literal["ok"]
+
+
+class Readiness(TypedDict):
+    """Whether requests are answered; `failed` names the models that are not there, and why."""
+
+    status: Literal["ready", "loading", "draining"]
+    failed: dict[str, str]
+
+
+class ControlPlane(FastAPI):
+    """FastAPI, and HEAD wherever GET is answered: the server below leaves the body out."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            inner = {**scope, "method": "GET"}
+            await super().__call__(inner, receive, send)
+            scope["route"] = inner.get("route")
+        else:
+            await super().__call__(scope, receive, send)
+
+
 def control_plane(
     adapters: Sequence[ProtocolAdapter], status: Status, metrics: Callable[[], bytes], secured: bool
 ) -> FastAPI:
     """The app. `secured`: a key is required, and the document says so."""
-    app = FastAPI(title="hansang", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app = ControlPlane(title="hansang", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.routes = tuple(route for adapter in adapters for route in adapter.routes())
     _add_system_routes(app, status, metrics)
+    add_docs(app, secured=secured)
     for adapter in adapters:
         if (router := getattr(adapter, "router", None)) is not None:
-            app.include_router(router)
-    _map_errors(app, [route.template for adapter in adapters for route in adapter.routes()])
+            # Not include_router, which hides the routes from the errors below.
+            app.router.routes.extend(router.routes)
+    _map_errors(app)
 
     @app.get("/openapi.json", include_in_schema=False)
-    async def openapi() -> Response:
-        import orjson
-
-        return Response(orjson.dumps(openapi_document(app, adapters, secured)), media_type="application/json")
+    async def openapi(request: Request) -> Response:
+        document = openapi_document(app, adapters, secured, _root_path(request))
+        return Response(orjson.dumps(document), media_type="application/json")
 
     return app
 
 
 def _add_system_routes(app: FastAPI, status: Status, metrics: Callable[[], bytes]) -> None:
-    @app.get("/", tags=["server"])
+    @app.get(
+        "/",
+        tags=["server"],
+        operation_id="root",
+        summary="Who answers here",
+        response_model=Greeting,
+        responses={307: {"description": "A browser is sent to /docs."}},
+        **PUBLIC,
+    )
     async def root(request: Request) -> Any:
         """Who answers here. A browser is sent to the documentation."""
-        prefix = request.scope.get("root_path", "")
+        prefix = _root_path(request)
         if "text/html" in request.headers.get("accept", ""):
             return RedirectResponse(f"{prefix}/docs")
         links = {"docs": "/docs", "openapi": "/openapi.json", "models": "/v1/models", "ready": "/readyz"}
@@ -73,55 +126,69 @@ def _add_system_routes(app: FastAPI, status: Status, metrics: Callable[[], bytes
             "links": {name: prefix + path for name, path in links.items()},
         }
 
-    @app.get("/healthz", tags=["server"])
-    async def healthz() -> dict[str, str]:
+    @app.get("/healthz", tags=["server"], operation_id="healthz", summary="Alive", **PUBLIC)
+    async def healthz() -> Health:
         """The process lives."""
         return {"status": "ok"}
 
-    @app.get("/readyz", tags=["server"], responses={503: {"description": "Loading, or draining."}})
-    async def readyz(response: Response) -> dict[str, Any]:
+    loading: Responses = {503: {"model": Readiness, "description": "Loading, or draining."}}
+
+    @app.get("/readyz", tags=["server"], operation_id="readyz", summary="Ready", responses=loading, **PUBLIC)
+    async def readyz(response: Response) -> Readiness:
         """Requests are answered. 503 while models load, and from SIGTERM on."""
         if not status.ready:
             response.status_code = 503
-        state = "draining" if status.draining else "ready" if status.started else "loading"
+        state: Any = "draining" if status.draining else "ready" if status.started else "loading"
         return {"status": state, "failed": status.failed}
 
-    @app.get("/metrics", tags=["server"], response_class=Response)
+    text: Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+
+    @app.get(
+        "/metrics", tags=["server"], operation_id="metrics", summary="Metrics", response_class=Response, responses=text
+    )
     async def metrics_page() -> Response:
         """Prometheus metrics."""
         return Response(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _map_errors(app: FastAPI, templates: Sequence[str]) -> None:
-    def reply(request: Request, error: HansangError) -> Response:
-        written = render(error, request.url.path)
-        headers = {name.decode(): value.decode() for name, value in written.headers}
-        return Response(written.body, written.status, headers, media_type=written.content_type.decode())
-
+def _map_errors(app: FastAPI) -> None:
     @app.exception_handler(HansangError)
     async def ours(request: Request, exc: HansangError) -> Response:
-        return reply(request, exc)
+        return _reply(request, exc)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, exc: RequestValidationError) -> Response:
-        fault = exc.errors()[0]
+        fault: Mapping[str, Any] = exc.errors()[0]
         where = ".".join(str(part) for part in fault["loc"][1:]) or str(fault["loc"][0])
-        message = f"{where}: {fault['msg']}, got {fault.get('input')!r}."
-        return reply(request, InvalidInput(message, hint="GET /docs shows what this route takes.", param=where))
+        given = repr(fault.get("input"))
+        given = given if len(given) <= _SHOWN else given[:_SHOWN] + "..."
+        message = f"{where}: {fault['msg']}, got {given}."
+        return _reply(request, InvalidInput(message, hint="GET /docs shows what this route takes.", param=where))
 
     @app.exception_handler(HTTPException)
     async def starlette(request: Request, exc: HTTPException) -> Response:
-        path, method = request.scope["path"], request.method
-        path = path.removeprefix(request.scope.get("root_path", ""))
+        path, method = _path(request), request.method
         if exc.status_code == 404 and exc.detail == "Not Found":
             paths = [route.path for route in app.routes if isinstance(route, Route)]
-            return reply(request, unknown_path(method, path, [*paths, *templates]))
+            return _reply(request, unknown_path(method, path, [*paths, *(r.template for r in app.state.routes)]))
         if exc.status_code == 405:
             base = str(request.base_url).rstrip("/")
-            return reply(request, wrong_method(method, path, _allowed(app, request), base))
-        error = HansangError(str(exc.detail), headers=exc.headers)
+            return _reply(request, wrong_method(method, path, _allowed(app, request), base))
+        kind = BadRequest if exc.status_code < 500 else HansangError
+        error = kind(str(exc.detail), headers=exc.headers)
         error.status = exc.status_code
-        return reply(request, error)
+        return _reply(request, error)
+
+    @app.exception_handler(Exception)
+    async def ours_to_mend(request: Request, exc: Exception) -> Response:
+        # It is raised again behind this answer, and logged by the front door.
+        return _reply(request, internal(request.scope[CONTEXT].request_id))
+
+
+def _reply(request: Request, error: HansangError) -> Response:
+    written = render(error, _path(request))
+    headers = {name.decode(): value.decode() for name, value in written.headers}
+    return Response(written.body, written.status, headers, media_type=written.content_type.decode())
 
 
 def _allowed(app: FastAPI, request: Request) -> list[str]:
@@ -129,49 +196,13 @@ def _allowed(app: FastAPI, request: Request) -> list[str]:
     for route in app.routes:
         if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
             methods |= route.methods or set()
-    return sorted(methods - {"HEAD"})
+    return sorted(methods - {"HEAD"}) or ["GET"]
 
 
-def openapi_document(app: FastAPI, adapters: Sequence[ProtocolAdapter], secured: bool) -> dict[str, Any]:
-    """One document for both planes, made for the models that are loaded now."""
-    document = get_openapi(
-        title="hansang",
-        version=__version__,
-        description="Every model on the table. Data-plane operations are typed by the models that are loaded.",
-        routes=app.routes,
-    )
-    components: dict[str, Any] = document.setdefault("components", {})
-    components.setdefault("schemas", {})["Error"] = _ERROR_SCHEMA
-    components["responses"] = {
-        "Error": {
-            "description": "What happened, what was expected, and what to do next.",
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-        }
-    }
-    for adapter in adapters:
-        part: Mapping[str, Any] = adapter.openapi()
-        document["paths"].update(part.get("paths", {}))
-        components["schemas"].update(part.get("components", {}).get("schemas", {}))
-    if secured:
-        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"key": []}]
-    return document
+def _root_path(request: Request) -> str:
+    """Where the server is mounted; empty for none."""
+    return str(request.scope.get("root_path", ""))
 
 
-_ERROR_SCHEMA = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code", "hint"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-                "hint": {"type": ["string", "null"], "description": "What to do next."},
-            },
-        }
-    },
-}
+def _path(request: Request) -> str:
+    return str(request.scope["path"]).removeprefix(_root_path(request))

@@ -6,9 +6,12 @@ Everything answers OpenAI's shape plus `hint`, but the classic routes, which ans
 from __future__ import annotations
 
 import difflib
+import json
 import logging
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
@@ -18,6 +21,13 @@ from hansang.core.wire import Header, Reply
 log = logging.getLogger("hansang.http")
 
 _CLASSIC = ("/predict/", "/items/")
+_SHOWN = 200
+"""Characters of a caller's path that an error repeats."""
+
+
+def is_classic(path: str) -> bool:
+    """Whether `path` (without the root path) is one of the classic routes."""
+    return path.startswith(_CLASSIC)
 
 
 def error_object(error: HansangError) -> dict[str, Any]:
@@ -33,11 +43,13 @@ def error_object(error: HansangError) -> dict[str, Any]:
 
 def render(error: HansangError, path: str) -> Reply:
     """The reply that tells `error` to whoever asked for `path`."""
-    if path.startswith(_CLASSIC):
-        text = f"{error.message} {error.hint}" if error.hint else error.message
-        body = orjson.dumps({"error": text})
-    else:
-        body = orjson.dumps({"error": error_object(error)})
+    told: Any = error_object(error)
+    if is_classic(path):
+        told = f"{error.message} {error.hint}" if error.hint else error.message
+    try:
+        body = orjson.dumps({"error": told})
+    except TypeError:  # a lone surrogate, from a file's name or a model's words
+        body = json.dumps({"error": told}).encode()
     headers: list[Header] = [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
     return Reply(body, status=error.status, headers=headers)
 
@@ -45,6 +57,11 @@ def render(error: HansangError, path: str) -> Reply:
 def unexpected(exc: Exception, request_id: str) -> HansangError:
     """What a caller is told of an exception of ours. The traceback goes to the log."""
     log.error("unexpected %s", type(exc).__name__, exc_info=exc, extra={"request_id": request_id})
+    return internal(request_id)
+
+
+def internal(request_id: str) -> HansangError:
+    """500: a fault of ours, not of the request."""
     return HansangError(
         f"The server failed on this request ({request_id}).",
         hint=f"This is a fault of the server: its log has the traceback, under request id {request_id}.",
@@ -54,15 +71,16 @@ def unexpected(exc: Exception, request_id: str) -> HansangError:
 
 def unknown_path(method: str, path: str, known: Iterable[str]) -> NotFound:
     """404 with the routes that look alike."""
-    near = difflib.get_close_matches(path, sorted(set(known)), n=3, cutoff=0.5)
+    shown = path if len(path) <= _SHOWN else path[:_SHOWN] + "..."
+    near = difflib.get_close_matches(shown, sorted(set(known)), n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}?" if near else "GET /docs shows every route."
-    return NotFound(f"Invalid URL ({method} {path})", hint=hint, code="unknown_url")
+    return NotFound(f"Invalid URL ({method} {shown})", hint=hint, code="unknown_url")
 
 
 def wrong_method(method: str, path: str, allowed: Sequence[str], base_url: str) -> MethodNotAllowed:
     """405 with the command that sends the right request."""
     verb = allowed[0]
-    command = f"curl -X {verb} {base_url}{path}"
+    command = f"curl -X {verb} {shlex.quote(base_url + quote(path, safe='/:@,~'))}"
     if verb in ("POST", "PUT"):
         command += " -H 'Content-Type: application/json' -d '{...}'"
     hint = f"A browser's address bar sends GET. Send it so: {command}" if method == "GET" else f"Send it so: {command}"
