@@ -7,7 +7,8 @@ rest (`echo:`). This module only reads the words; runtimes open what they mean.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hansang.core.errors import LoadFailed
@@ -27,6 +28,8 @@ class Source:
     scheme: str | None = None
     rest: str = ""
     attribute: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    """How to open it, where the file alone does not say. From the command line and the configuration only."""
 
     @property
     def suffix(self) -> str:

@@ -43,13 +43,12 @@ class Engine:
 
     async def predict(self, entry: Entry, request: Any, context: CallContext, size: int = 0) -> Any:
         """The whole answer to one request of `size` bytes."""
-        queue = entry.queue
-        assert queue is not None
-        began = monotonic()
+        began = entry.last_used = monotonic()
         rows = entry.model.task.rows(request)
         call = Call(request, context)
         outcome: Outcome = "error"
         try:
+            queue = entry.queue or await self.registry.wake(entry)
             if began >= context.deadline:
                 raise deadline_exceeded()
             result = queue.answer_now(call, rows)
@@ -80,12 +79,11 @@ class Engine:
 
         The caller of the iterator watches the deadline: a stream is interrupted where it waits.
         """
-        queue = entry.queue
-        assert queue is not None
-        began = monotonic()
+        began = entry.last_used = monotonic()
         outcome: Outcome = "cancelled"
         call = Call(request, context)
         try:
+            queue = entry.queue or await self.registry.wake(entry)
             await queue.turn(call, size)
             try:
                 async with aclosing(queue.deltas(call)) as deltas:

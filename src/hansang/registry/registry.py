@@ -1,17 +1,21 @@
-"""What is loaded, by name.
+"""What is loaded, by name and version.
 
-A name holds one entry: a model with its queue, or a mounted ASGI app. Loading runs off the event loop; a failed load
-is kept with its reason. Nothing here knows a protocol or a format: `open_source` (given by the composition root)
-turns a source into a model.
+A name holds its current entry (a model with its queue) and any versions loaded beside it, or a mounted ASGI app.
+Loading runs off the event loop; a failed load is kept with its reason. A version that takes over does so when it is
+ready; the one before it finishes what it has, then unloads. Nothing here knows a protocol, a format or the disk:
+`open_source` (given by the composition root) turns a source into a model.
 """
 
 from __future__ import annotations
 
 import asyncio
 import difflib
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
 from typing import Any, Literal
 
 from hansang.core.errors import Conflict, HansangError, LoadFailed, ModelNotFound, Unavailable
@@ -19,7 +23,10 @@ from hansang.core.model import LoadContext, Model, Mount, Placement
 from hansang.core.source import Source
 from hansang.scheduling.batcher import Batcher, QueueLimits
 
-State = Literal["loading", "ready", "failed", "unloaded"]
+_PATIENCE = 30.0
+"""Seconds that a retiring model's calls get to finish."""
+
+State = Literal["loading", "ready", "idle", "failed", "unloaded"]
 
 
 @dataclass(slots=True)
@@ -38,7 +45,10 @@ class ModelSpec:
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A name on the table. `queue` is there while the model is ready."""
+    """A name on the table. `queue` is there while the model is ready.
+
+    `idle`: unloaded for want of callers; the next one loads it again.
+    """
 
     spec: ModelSpec
     model: Model
@@ -47,7 +57,13 @@ class Entry:
     queue: Batcher | None = None
     error: HansangError | None = None
     last_error: str | None = None
+    stored: bool = False
+    """Whether it comes from the repository, and is the repository's to replace and delete."""
+    memory: int = 0
+    """Bytes of resident memory that loading it added; what other work did meanwhile is in it."""
+    last_used: float = field(default_factory=monotonic)
     created: int = field(default_factory=lambda: int(time.time()))
+    waking: asyncio.Lock = field(default_factory=asyncio.Lock)
     attachments: dict[Any, Any] = field(default_factory=dict)
     """What others keep for as long as this entry lives: a protocol's codec, metric children."""
 
@@ -66,6 +82,10 @@ class Registry:
         self._limits = limits or QueueLimits()
         self._threads = threads
         self._entries: dict[str, Entry] = {}
+        self._versions: dict[tuple[str, str], Entry] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._loading = asyncio.Lock()
+        """One load at a time, so that each one's memory can be told."""
         self.mounts: dict[str, Mount] = {}
 
     def __iter__(self) -> Iterator[Entry]:
@@ -81,25 +101,90 @@ class Registry:
         if isinstance(opened, Mount):
             self.mounts[spec.name] = opened
             return
+        self._entries[spec.name] = self._entry(spec, opened)
+
+    def _entry(self, spec: ModelSpec, model: Model, version: str = "1", *, stored: bool = False) -> Entry:
         for setting in ("placement", "max_batch_size", "concurrency", "gather"):
             if (value := getattr(spec, setting)) is not None:
-                setattr(opened, setting, value)
-        self._entries[spec.name] = Entry(spec, opened)
+                setattr(model, setting, value)
+        return Entry(spec, model, version, stored=stored)
+
+    async def prepare(self, spec: ModelSpec, version: str) -> Entry:
+        """A version of the repository, opened and loaded, that answers to nobody yet."""
+        opened = await asyncio.to_thread(self._open, spec.source)
+        if isinstance(opened, Mount):
+            raise LoadFailed("An app cannot be stored as a model.", hint="Serve it from the command line.")
+        entry = self._entry(spec, opened, version, stored=True)
+        await self._make_ready(entry)
+        return entry
+
+    async def deploy(self, spec: ModelSpec, version: str) -> Entry:
+        """Put a version of the repository on the table. If it cannot be loaded it stays there, failed."""
+        opened = await asyncio.to_thread(self._open, spec.source)
+        if isinstance(opened, Mount):
+            raise LoadFailed("An app cannot be stored as a model.", hint="Serve it from the command line.")
+        entry = self._entry(spec, opened, version, stored=True)
+        self._entries[spec.name] = entry
+        self._versions[spec.name, version] = entry
+        await self._make_ready(entry)
+        return entry
+
+    def swap(self, entry: Entry) -> None:
+        """Let a ready entry answer to its bare name from now on; the one before it is retired."""
+        before = self._entries.get(entry.name)
+        self._entries[entry.name] = entry
+        self._versions[entry.name, entry.version] = entry
+        if before is not None and before is not entry:
+            self._retire(before)
+
+    def beside(self, entry: Entry) -> None:
+        """Let a ready entry answer to `name@version` only."""
+        self._versions[entry.name, entry.version] = entry
+
+    def _retire(self, entry: Entry) -> None:
+        """Let an entry finish what it has, then unload it."""
+        self._versions.pop((entry.name, entry.version), None)
+        task = asyncio.get_running_loop().create_task(self._drain_and_unload(entry))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def _drain_and_unload(self, entry: Entry, state: State = "unloaded") -> None:
+        queue, entry.queue, entry.state = entry.queue, None, state
+        if queue is not None:
+            await queue.drained(_PATIENCE)
+            queue.close()
+        await asyncio.to_thread(entry.model.unload)
+        entry.memory = 0
 
     async def load(self, name: str) -> Entry:
         """Load an entry, off the event loop; raises what the model raised, kept in `entry.error` too."""
         entry = self.find(name)
-        if entry.state == "ready":
-            return entry
+        if entry.state != "ready":
+            await self._make_ready(entry)
+        return entry
+
+    async def wake(self, entry: Entry) -> Batcher:
+        """The queue of an entry that idled, loaded again; callers that come together wait for one load."""
+        async with entry.waking:
+            if entry.queue is None:
+                if entry.state != "idle":
+                    raise _not_ready(entry)
+                await self._make_ready(entry)
+            assert entry.queue is not None
+            return entry.queue
+
+    async def _make_ready(self, entry: Entry) -> None:
         entry.state = "loading"
         try:
-            await asyncio.to_thread(self._load, entry)
+            async with self._loading:
+                before = resident_memory()
+                await asyncio.to_thread(self._load, entry)
+                entry.memory = max(0, resident_memory() - before)
         except HansangError as exc:
             entry.state, entry.error = "failed", exc
             raise
         entry.queue = Batcher(entry.model, self._limits)
-        entry.state, entry.error = "ready", None
-        return entry
+        entry.state, entry.error, entry.last_used = "ready", None, monotonic()
 
     def _load(self, entry: Entry) -> None:
         try:
@@ -112,13 +197,44 @@ class Registry:
                 hint="Run it by itself first; the error is from the model's own code or file.",
             ) from exc
 
+    async def rest(self, idle: float) -> None:
+        """Unload what nobody has used for `idle` seconds; the next caller loads it again."""
+        now = monotonic()
+        for entry in self:
+            queue = entry.queue
+            if queue is not None and not queue.depth and not queue.running and now - entry.last_used > idle:
+                await self._drain_and_unload(entry, "idle")
+
     async def unload(self, name: str) -> None:
-        entry = self.find(name)
-        if entry.queue is not None:
-            entry.queue.close()
-            entry.queue = None
-        entry.state = "unloaded"
-        await asyncio.to_thread(entry.model.unload)
+        """Take an entry off its work: what waits is answered, nothing new is taken."""
+        await self._drain_and_unload(self.find(name))
+
+    async def remove(self, name: str) -> None:
+        """Take a name off the table, with all its versions."""
+        entries = {id(entry): entry for entry in [self._entries.pop(name, None), *self._of(name)] if entry is not None}
+        for key in [key for key in self._versions if key[0] == name]:
+            del self._versions[key]
+        for entry in entries.values():
+            await self._drain_and_unload(entry)
+
+    def forget(self, name: str, version: str) -> None:
+        """Take one version that is not loaded off the table."""
+        self._versions.pop((name, version), None)
+
+    def knows(self, name: str) -> bool:
+        return name in self._entries or name in self.mounts
+
+    def current(self, name: str) -> Entry | None:
+        """What answers to the bare name."""
+        return self._entries.get(name)
+
+    def version(self, name: str, version: str) -> Entry | None:
+        """What answers to `name@version`."""
+        entry = self._entries.get(name)
+        return entry if entry is not None and entry.version == version else self._versions.get((name, version))
+
+    def _of(self, name: str) -> list[Entry]:
+        return [entry for (key, _), entry in self._versions.items() if key == name]
 
     def find(self, name: str) -> Entry:
         """The entry of `name` or `name@version`, in whatever state. Raises ModelNotFound with near names."""
@@ -126,19 +242,28 @@ class Registry:
         if entry is None:
             plain, at, version = name.partition("@")
             entry = self._entries.get(plain)
-            if entry is None or (at and version not in (entry.version, "latest")):
+            if at and entry is not None and version not in (entry.version, "latest"):
+                entry = self._versions.get((plain, version))
+            if entry is None:
                 raise self._not_found(name)
         return entry
 
     def ready(self, name: str) -> Entry:
-        """The entry of `name`, ready to answer. Raises ModelNotFound or Unavailable."""
+        """The entry of `name`, ready (or idle, see `wake`). Raises ModelNotFound or Unavailable."""
         entry = self._entries.get(name) or self.find(name)
-        if entry.queue is None:
-            reason = f": {entry.error.message}" if entry.error else ""
-            raise Unavailable(
-                f"The model {name!r} is {entry.state}{reason}.", hint="Ask again in a moment; /readyz says when."
-            )
+        if entry.queue is None and entry.state != "idle":
+            raise _not_ready(entry)
         return entry
+
+    async def close(self) -> None:
+        """Unload everything."""
+        for task in list(self._retiring):
+            await task
+        for entry in {id(entry): entry for entry in [*self, *self._versions.values()]}.values():
+            if entry.queue is not None:
+                entry.queue.close()
+            entry.queue, entry.state = None, "unloaded"
+            await asyncio.to_thread(entry.model.unload)
 
     def _not_found(self, name: str) -> ModelNotFound:
         names = sorted(self._entries)
@@ -150,3 +275,21 @@ class Registry:
         else:
             hint = "No model is loaded: hansang serve MODEL"
         return ModelNotFound(f"The model {name!r} does not exist here.", hint=hint, param="model")
+
+
+def _not_ready(entry: Entry) -> Unavailable:
+    reason = f": {entry.error.message}" if entry.error else ""
+    hint = "Ask again in a moment; /readyz says when."
+    if entry.state == "unloaded":
+        hint = f"Load it: POST /v1/models/{entry.name}/load"
+    elif entry.state == "failed":
+        hint = (entry.error.hint if entry.error else None) or hint
+    return Unavailable(f"The model {entry.name!r} is {entry.state}{reason}", hint=hint)
+
+
+def resident_memory() -> int:
+    """Bytes of this process that are in memory; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0

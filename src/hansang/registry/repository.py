@@ -4,8 +4,9 @@
     models/<name>/current                  the version that answers to the bare name, if not the newest
     models/.incoming/<random>/             uploads and trainings that are not finished
 
-A version is made whole in `.incoming` and published by one rename: it is there, or it is not, whatever kills the
-process when. A version never changes. Every call blocks.
+An artifact is written in `.incoming`, moved whole to its place, tried there, and published by the rename of its
+manifest: a version is there, or it is not, whatever kills the process when. A version never changes. Every call
+blocks.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class Manifest:
     task: str
     created: float = field(default_factory=time.time)
     signature: str | None = None
+    display_name: str | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -95,6 +97,17 @@ class Incoming:
         self._file.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An artifact in its place, not published yet."""
+
+    name: str
+    version: int
+    path: Path
+    sha256: str
+    size: int
+
+
 class Repository:
     """The folder `models` of a server's home."""
 
@@ -117,34 +130,46 @@ class Repository:
             incoming.close()
             shutil.rmtree(folder, ignore_errors=True)
 
-    def publish(self, incoming: Incoming, name: str, **facts: Any) -> Manifest:
-        """Make `incoming` the next version of `name`. `facts` are the rest of its manifest."""
+    def place(self, incoming: Incoming, name: str) -> Placed:
+        """Move `incoming` to where the next version of `name` belongs. Nobody sees it before `publish`."""
         check_name(name)
         home = self.root / name
         try:
             home.mkdir(parents=True, exist_ok=True)
             while True:
-                version = max(self._numbers(name), default=0) + 1
-                manifest = Manifest(
-                    name=name,
-                    version=version,
-                    file=incoming.path.name,
-                    sha256=incoming.sha256,
-                    size=incoming.size,
-                    **facts,
-                )
-                _write(incoming.folder / MANIFEST, json.dumps(asdict(manifest), indent=1, ensure_ascii=False))
+                version = max(_numbered(home), default=0) + 1
                 try:
                     incoming.folder.rename(home / str(version))
                 except OSError as exc:
                     if exc.errno in (errno.ENOTEMPTY, errno.EEXIST):
                         continue  # another upload took this number
                     raise
-                break
-            _sync(home)
+                return Placed(name, version, home / str(version) / incoming.path.name, incoming.sha256, incoming.size)
+        except OSError as exc:
+            raise _no_space(exc) from exc
+
+    def publish(self, placed: Placed, **facts: Any) -> Manifest:
+        """Make a version visible. `facts` are the rest of its manifest."""
+        manifest = Manifest(
+            name=placed.name,
+            version=placed.version,
+            file=placed.path.name,
+            sha256=placed.sha256,
+            size=placed.size,
+            **facts,
+        )
+        try:
+            _write(placed.path.parent / MANIFEST, json.dumps(asdict(manifest), indent=1, ensure_ascii=False))
+            _sync(placed.path.parent)
         except OSError as exc:
             raise _no_space(exc) from exc
         return manifest
+
+    def discard(self, placed: Placed) -> None:
+        """It is not what it should be: as if it had never come."""
+        shutil.rmtree(placed.path.parent, ignore_errors=True)
+        with suppress(OSError):
+            placed.path.parent.parent.rmdir()
 
     def names(self) -> list[str]:
         """Models that have a version."""
@@ -202,23 +227,35 @@ class Repository:
         shutil.rmtree(trash, ignore_errors=True)
 
     def clean(self) -> None:
-        """Remove what a killed process left unfinished."""
-        folder = self.root / INCOMING
-        if folder.is_dir():
-            for left in folder.iterdir():
-                if time.time() - left.stat().st_mtime > _STALE:
-                    shutil.rmtree(left, ignore_errors=True)
+        """Remove what a killed process left unfinished, if it is too old to be somebody's work."""
+        if not self.root.is_dir():
+            return
+        unpublished = [
+            folder / str(number)
+            for folder in self.root.iterdir()
+            if NAME.fullmatch(folder.name)
+            for number in _numbered(folder) - self._numbers(folder.name)
+        ]
+        incoming = self.root / INCOMING
+        for left in [*unpublished, *(incoming.iterdir() if incoming.is_dir() else ())]:
+            if time.time() - left.stat().st_mtime > _STALE:
+                shutil.rmtree(left, ignore_errors=True)
 
     def _numbers(self, name: str) -> set[int]:
         folder = self.root / name
         if not NAME.fullmatch(name) or not folder.is_dir():
             return set()
-        return {int(entry.name) for entry in folder.iterdir() if entry.name.isdigit() and (entry / MANIFEST).is_file()}
+        return {number for number in _numbered(folder) if (folder / str(number) / MANIFEST).is_file()}
 
     def _read(self, name: str, version: int) -> Manifest:
         saved = json.loads((self.root / name / str(version) / MANIFEST).read_text(encoding="utf-8"))
         known = Manifest.__dataclass_fields__
         return Manifest(**{key: value for key, value in saved.items() if key in known})
+
+
+def _numbered(folder: Path) -> set[int]:
+    """Version numbers that are taken, published or not."""
+    return {int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()}
 
 
 def check_name(name: str) -> None:

@@ -75,6 +75,7 @@ class Batcher:
         self._could_start: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._empty: asyncio.Event | None = None
 
     @property
     def depth(self) -> int:
@@ -127,6 +128,18 @@ class Batcher:
         """The call was streamed, or given up."""
         if not self.executor.outlives:
             self._release()
+
+    async def drained(self, seconds: float) -> bool:
+        """Wait until nothing waits and nothing runs, at most so long. New calls are still taken: see that none come."""
+        if not self._queue and not self._running:
+            return True
+        self._empty = asyncio.Event()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def close(self) -> None:
         """Fail what waits and take no more; what runs may finish."""
@@ -192,6 +205,8 @@ class Batcher:
                 self._timer = self._loop.call_later(0, self._advance)
                 return
         self._could_start = None
+        if self._empty is not None and not self._running:
+            self._empty.set()
 
     def _on_timer(self) -> None:
         """The gathering is over: as if the last batch had held one."""
@@ -270,7 +285,7 @@ class Batcher:
                 waiter.future.set_result(result)
             else:
                 self._settle_part(waiter, place, result)
-        if not self._inline:
+        if not self._inline or self._empty is not None:
             self._advance()
 
     def _settle_part(self, waiter: _Waiter, place: int, result: Any) -> None:
