@@ -13,6 +13,8 @@ from typing import Any
 
 from hansang.core.errors import BadRequest, ClientGone, DeadlineExceeded, HansangError, QueueFull
 from hansang.core.model import Call, CallContext, Task
+from hansang.jobs.jobs import Jobs
+from hansang.registry.catalog import Catalog
 from hansang.registry.registry import Entry, Registry
 from hansang.scheduling.batcher import NOT_NOW
 from hansang.scheduling.deadlines import Deadlines, deadline_exceeded
@@ -23,8 +25,10 @@ from hansang.usage.metrics import Metrics, ModelMetrics, Outcome
 class Engine:
     """One server's data plane, on one event loop."""
 
-    def __init__(self, registry: Registry, metrics: Metrics) -> None:
+    def __init__(self, registry: Registry, metrics: Metrics, *, catalog: Catalog, jobs: Jobs) -> None:
         self.registry = registry
+        self.catalog = catalog
+        self.jobs = jobs
         self.metrics = metrics
         self._deadlines = Deadlines()
         metrics.queued = self._queued

@@ -48,7 +48,7 @@ class Catalog:
 
         Raises what is wrong with it; nothing has changed then. `facts` go into the manifest.
         """
-        self._refuse_foreign(name)
+        self.refuse_foreign(name)
         if Path(incoming.path.name).suffix.lower() in PYTHON:
             raise Conflict("Code is never taken over HTTP.", hint="Serve it from the command line: hansang serve FILE")
         await asyncio.to_thread(self._check, incoming.path)
@@ -93,7 +93,7 @@ class Catalog:
 
     async def roll_back(self, name: str, version: int) -> Entry:
         """Let an older (or newer) version answer to the bare name, now and after a restart."""
-        self._refuse_foreign(name)
+        self.refuse_foreign(name)
         async with self._lock(name):
             manifest = await asyncio.to_thread(self.repository.get, name, version)
             entry = self.registry.version(name, str(version))
@@ -106,7 +106,7 @@ class Catalog:
     async def delete(self, name: str) -> None:
         """Delete a model with all its versions, or one version that is not loaded."""
         plain, version = split(name)
-        self._refuse_foreign(plain)
+        self.refuse_foreign(plain)
         async with self._lock(plain):
             manifest = await asyncio.to_thread(self.repository.get, plain, version)
             if version is None:
@@ -122,7 +122,7 @@ class Catalog:
                 self.registry.forget(plain, str(version))
             await asyncio.to_thread(self.repository.delete, plain, version)
 
-    def _refuse_foreign(self, name: str) -> None:
+    def refuse_foreign(self, name: str) -> None:
         """A model from the command line is not ours to replace or delete."""
         entry = self.registry.current(name)
         if entry is not None and not entry.stored:

@@ -74,7 +74,7 @@ class Incoming:
     def sha256(self) -> str:
         return self._hash.hexdigest()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         """Append. Raises NoSpace."""
         try:
             self._file.write(data)
@@ -128,6 +128,16 @@ class Repository:
             yield incoming
         finally:
             incoming.close()
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def workshop(self) -> Iterator[Path]:
+        """An empty folder to make files in; it is gone when the block ends."""
+        folder = self.root / INCOMING / uuid4().hex
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     def place(self, incoming: Incoming, name: str) -> Placed:
