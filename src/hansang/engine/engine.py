@@ -6,20 +6,27 @@ one record is made of it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
 from hansang.core.errors import BadRequest, ClientGone, DeadlineExceeded, HansangError, QueueFull
 from hansang.core.model import Call, CallContext, Task
-from hansang.jobs.jobs import Jobs
+from hansang.jobs.jobs import Job, Jobs
 from hansang.registry.catalog import Catalog
 from hansang.registry.registry import Entry, Registry
 from hansang.scheduling.batcher import NOT_NOW
 from hansang.scheduling.deadlines import Deadlines, deadline_exceeded
 from hansang.scheduling.executors import failure
 from hansang.usage.metrics import Metrics, ModelMetrics, Outcome
+
+Train: TypeAlias = Callable[[str, Mapping[str, Any], Path | None], Awaitable[Job]]
+
+
+async def _no_training(model: str, request: Mapping[str, Any], table: Path | None) -> Job:
+    raise BadRequest("This server has no trainers.", hint="Start it with `hansang serve`.")
 
 
 class Engine:
@@ -29,6 +36,10 @@ class Engine:
         self.registry = registry
         self.catalog = catalog
         self.jobs = jobs
+        self.train: Train = _no_training
+        """Starts a training: (model, request, table) -> job. Set by the composition root."""
+        self.trainers: Callable[[], list[dict[str, Any]]] = list
+        """Tells what can be trained."""
         self.metrics = metrics
         self._deadlines = Deadlines()
         metrics.queued = self._queued
