@@ -27,9 +27,8 @@ _BODY = {
     "type": "object",
     "properties": {
         "trainer": {"type": "string", "examples": ["perceptron", "mlp"]},
-        "data": {
-            "description": 'The name of a gate ("and"), or rows: {"rows": [[0, 0, 0], ...], "columns": [...], "target": "y"}'
-        },
+        "data": {"description": 'A gate ("and"), or rows: {"rows": [[0, 0, 0], ...], "columns": [...], "target": "y"}'},
+        "target": {"type": "string", "description": "the column to be told; by default the last"},
         "options": {"type": "object", "examples": [{"epochs": 100}]},
         "seed": {"type": "integer", "minimum": 0},
         "format": {"type": "string", "examples": ["json", "safetensors"]},
@@ -126,7 +125,7 @@ def _json(body: bytes) -> Mapping[str, Any]:
 
 def _field(key: str, text: str) -> Any:
     """A form's field: words for `trainer` and `format`, JSON for the rest (a bare word is itself)."""
-    if key in ("trainer", "format"):
+    if key in ("trainer", "format", "target"):
         return text
     try:
         return orjson.loads(text)

@@ -20,7 +20,7 @@ from hansang.registry.repository import Incoming, Manifest, check_name
 from hansang.training.data import Dataset, read_dataset
 from hansang.training.trainer import Trainer
 
-_KEYS = ("trainer", "data", "options", "seed", "format")
+_KEYS = ("trainer", "data", "target", "options", "seed", "format")
 _SEEDS = 2**32
 
 
@@ -91,7 +91,7 @@ def make_plan(trainers: Mapping[str, Trainer], request: Mapping[str, Any], model
     """Check a request. Raises BadRequest naming what is wrong, what was expected, and the nearest right word."""
     if unknown := [key for key in request if key not in _KEYS]:
         raise _wrong(unknown[0], f"{unknown[0]!r} is not known here", _near(unknown[0], _KEYS))
-    data = read_dataset(request.get("data"), model, table)
+    data = read_dataset(request.get("data"), model, table, request.get("target"))
     name = request.get("trainer") or ("perceptron" if data.is_gate and model.lower() not in ("xor", "xnor") else "mlp")
     trainer = trainers.get(str(name))
     if trainer is None:

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One number a trainer lets its caller choose, with its limits (both included)."""
+    """One number a trainer lets its caller choose, with its limits (both included).
+
+    No default: it depends on the data.
+    """
 
     name: str
-    default: float
+    default: float | None
     low: float
     high: float
     description: str
@@ -49,7 +52,7 @@ class Trainer(Protocol):
     """The formats it saves in, by name, with their file endings. The first is the default."""
 
     def train(
-        self, data: Dataset, options: Mapping[str, float], seed: int, format: str, folder: Path, job: JobContext
+        self, data: Dataset, options: Mapping[str, float], seed: int, saved_as: str, folder: Path, job: JobContext
     ) -> Trained:
         """Train on `data` and save into `folder`. Calls `job.check()` every few steps and `job.event("epoch", ...)`.
 

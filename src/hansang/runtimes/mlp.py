@@ -1,0 +1,109 @@
+"""A `hansang.mlp` record, as our trainer saves it: a small network, run with numpy.
+
+It needs no PyTorch, so what was trained with it is served by the light install too. float32, as it was trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hansang.core.errors import InvalidInput
+from hansang.core.model import Call, LoadContext, Model
+from hansang.core.signature import Field, Signature
+from hansang.tasks.tabular import TABULAR, Table
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class MLP(Model):
+    """One matrix product per layer for a whole batch."""
+
+    task = TABULAR
+    max_batch_size = 256
+
+    def __init__(self, record: Mapping[str, Any], info: Mapping[str, Any]) -> None:
+        self.record = record
+        self.info = info
+        self.signature = _signature(record)
+        self._layers: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def load(self, context: LoadContext) -> None:
+        import numpy as np
+
+        self._layers = [
+            (np.array(layer["weight"], dtype=np.float32).T, np.array(layer["bias"], dtype=np.float32))
+            for layer in self.record["layers"]
+        ]
+        count = sum(weight.size + bias.size for weight, bias in self._layers)
+        self.info = {**self.info, "parameters": {"float32": count}, "bytes": 4 * count}
+
+    def predict(self, calls: Sequence[Call]) -> Sequence[Table]:
+        columns: dict[str, list[Any]] = {}
+        for column in self.record["inputs"]:
+            name = column["name"]
+            columns[name] = [value for call in calls for value in call.request.columns[name]]
+        answers = self._answers(self._forward(self._features(columns)))
+        results, start = [], 0
+        for call in calls:
+            stop = start + call.request.rows
+            results.append(Table({name: values[start:stop] for name, values in answers.items()}, call.request.rows))
+            start = stop
+        return results
+
+    def _features(self, columns: Mapping[str, Sequence[Any]]) -> np.ndarray:
+        import numpy as np
+
+        parts = []
+        for column in self.record["inputs"]:
+            values = columns[column["name"]]
+            if "categories" in column:
+                place = {label: number for number, label in enumerate(column["categories"])}
+                unknown = next((value for value in values if value not in place), None)
+                if unknown is not None:
+                    raise InvalidInput(f"{column['name']}: {unknown!r} is no category it was trained with.")
+                parts.append(np.eye(len(place))[[place[value] for value in values]])
+            else:
+                parts.append(((np.array(values) - column["mean"]) / column["std"])[:, None])
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+    def _forward(self, x: np.ndarray) -> np.ndarray:
+        import numpy as np
+
+        last = len(self._layers) - 1
+        for number, (weight, bias) in enumerate(self._layers):
+            x = x @ weight + bias
+            if number < last:
+                x = np.tanh(x)
+        return x
+
+    def _answers(self, out: np.ndarray) -> dict[str, list[Any]]:
+        import numpy as np
+
+        target = self.record["target"]
+        if target["kind"] == "number":
+            return {"result": (out[:, 0].astype(np.float64) * target["std"] + target["mean"]).tolist()}
+        if target["kind"] == "binary":
+            with np.errstate(over="ignore"):
+                probability = 1 / (1 + np.exp(-out[:, 0]))
+            return {"result": (out[:, 0] >= 0).astype(int).tolist(), "probability": probability.tolist()}
+        shares = np.exp(out - out.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        labels = [target["classes"][place] for place in shares.argmax(axis=1)]
+        return {"result": labels, "probability": shares.max(axis=1).tolist()}
+
+
+def _signature(record: Mapping[str, Any]) -> Signature:
+    inputs = tuple(
+        Field(column["name"], "string", choices=tuple(column["categories"]))
+        if "categories" in column
+        else Field(column["name"], "float64")
+        for column in record["inputs"]
+    )
+    target = record["target"]
+    if target["kind"] == "number":
+        return Signature(inputs, (Field("result", "float64", description=target["name"]),))
+    text = isinstance(target["classes"][0], str)
+    label = Field("result", "string" if text else "int64", choices=tuple(target["classes"]), description=target["name"])
+    return Signature(inputs, (label, Field("probability", "float64")))
