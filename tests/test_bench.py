@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 BENCH = Path(__file__).parent.parent / "bench"
-sys.path.insert(0, str(BENCH))
+sys.path.append(str(BENCH))
 
 from harness import conditions, features, plot, report, workloads  # noqa: E402  the bench is not a package of ours
 from harness.measure import Plan  # noqa: E402

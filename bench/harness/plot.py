@@ -16,7 +16,7 @@ _UNITS = {
     "ready_ms": {"cold": "milliseconds to the first 200"},
 }
 _COLOURS = ("#7fb3d5", "#2471a3", "#1b2631")
-_LEFT, _RIGHT, _TOP, _ROW, _WIDTH = 230, 40, 64, 30, 860
+_LEFT, _RIGHT, _TOP, _ROW, _WIDTH = 270, 30, 64, 30, 900
 
 
 def draw(results: Results) -> str:
@@ -32,7 +32,8 @@ def draw(results: Results) -> str:
     scale = _Scale(min(points.values()), max(points.values()))
     bottom = _TOP + _ROW * len(servers)
     parts = [_text(16, 24, workload.title, size=15, weight="bold")]
-    parts += [_text(16, 44, f"{_UNITS[workload.figure][workload.kind]}, logarithmic", fill="#566573")]
+    labels = f"; labels: at {concs[-1]} connections" if concs[-1] > 1 else ""
+    parts += [_text(16, 44, f"{_UNITS[workload.figure][workload.kind]}, logarithmic{labels}", fill="#566573")]
     parts += _legend(concs) if len(concs) > 1 else []
     for tick in scale.ticks():
         x = scale(tick)
@@ -44,10 +45,10 @@ def draw(results: Results) -> str:
 
 
 class _Scale:
-    """Values to x. Spans whole steps of 1, 2, 5 around what is drawn."""
+    """Values to x."""
 
     def __init__(self, low: float, high: float) -> None:
-        self.low, self.high = low / 1.3, high * 1.9  # room for the last label
+        self.low, self.high = low / 1.6, high * 1.9  # room for a tick before, and for the last label
 
     def __call__(self, value: float) -> float:
         share = math.log(value / self.low) / math.log(self.high / self.low)
@@ -63,10 +64,12 @@ def _row(results: Results, server: str, points: dict[tuple[str, int], float], sc
     title = results.title(server).replace("*", "").replace("`", "")
     bold = "bold" if "**" in results.title(server) else "normal"
     parts = [_text(_LEFT - 14, y + 4, title, anchor="end", weight=bold)]
-    concs = [conc for conc in results.concs() if (server, conc) in points]
-    for index, conc in enumerate(concs):
-        x = scale(points[server, conc])
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{_COLOURS[index % 3]}"/>')
+    concs = []
+    for index, conc in enumerate(results.concs()):
+        if (server, conc) in points:
+            x = scale(points[server, conc])
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{_COLOURS[index % 3]}"/>')
+            concs.append(conc)
     if concs:
         last = concs[-1]
         right = max(scale(points[server, conc]) for conc in concs)
@@ -80,7 +83,7 @@ def _row(results: Results, server: str, points: dict[tuple[str, int], float], sc
 def _legend(concs: list[int]) -> list[str]:
     parts = []
     for index, conc in enumerate(concs):
-        x = _WIDTH - 110 * (len(concs) - index)
+        x = _WIDTH - 125 * (len(concs) - index)
         parts.append(f'<circle cx="{x}" cy="40" r="5" fill="{_COLOURS[index % 3]}"/>')
         parts.append(_text(x + 10, 44, f"{conc} connection{'s' if conc != 1 else ''}", fill="#566573"))
     return parts
