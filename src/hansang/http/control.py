@@ -169,7 +169,7 @@ def _map_errors(app: FastAPI) -> None:
     async def starlette(request: Request, exc: HTTPException) -> Response:
         path, method = _path(request), request.method
         if exc.status_code == 404 and exc.detail == "Not Found":
-            paths = [route.path for route in app.routes if isinstance(route, Route)]
+            paths = [route.path_format for route in app.routes if isinstance(route, Route)]
             return _reply(request, unknown_path(method, path, [*paths, *(r.template for r in app.state.routes)]))
         if exc.status_code == 405:
             base = str(request.base_url).rstrip("/")

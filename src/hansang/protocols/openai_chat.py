@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from hansang.core.errors import BadRequest, HansangError
 from hansang.core.wire import Reply, Request, Route, StreamReply
 from hansang.engine.engine import Engine
-from hansang.protocols.tabular_codec import loads
+from hansang.protocols.json_text import loads
 from hansang.registry.registry import Entry
 from hansang.tasks.chat import CHAT, ChatDelta, ChatRequest, ChatResult, Message, Usage
 
@@ -70,7 +70,7 @@ class OpenAIChat:
         self._engine = engine
 
     def routes(self) -> Sequence[Route]:
-        return [Route("POST", _PATH, self.create, long=True)]
+        return [Route("POST", _PATH, self.create, long=True, task=CHAT)]
 
     async def create(self, request: Request) -> Reply | StreamReply:
         """Answer whole, or as events."""

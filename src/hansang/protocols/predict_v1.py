@@ -14,14 +14,21 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any
 
-from hansang.core.wire import Reply, Request, Route
+from hansang.core.errors import InvalidJSON, LoadFailed, ModelFailed
+from hansang.core.wire import Header, Reply, Request, Route
 from hansang.engine.engine import Engine
-from hansang.protocols.tabular_codec import TabularCodec
+from hansang.protocols.tabular_codec import codec_of
+from hansang.protocols.tabular_schema import TabularSchema
 from hansang.registry.registry import Entry
 from hansang.tasks.tabular import TABULAR, Blob, Table
 
 _PATH = "/v1/models/{model}:predict"
 _FORM = b"application/x-www-form-urlencoded"
+_INERT: tuple[Header, ...] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; sandbox"),
+)
+"""Bytes of a model are shown by browsers, never run as a page of ours."""
 
 
 class PredictV1:
@@ -31,75 +38,84 @@ class PredictV1:
         self._engine = engine
 
     def routes(self) -> Sequence[Route]:
-        return [Route("POST", _PATH, self.predict)]
+        return [Route("POST", _PATH, self.predict, task=TABULAR)]
 
     async def predict(self, request: Request, model: str) -> Reply:
         """Decode, answer, encode."""
         entry = self._engine.entry(model, TABULAR)
-        codec = _codec(entry)
+        codec = codec_of(entry)
         body = request.body
         # `curl -d '{...}'` says it sends a form.
         if request.headers.get(b"content-type", b"").startswith(_FORM) and not body.lstrip().startswith(b"{"):
             table, columnar = codec.decode_form(body), False
         else:
-            table, columnar = codec.decode(body)
+            try:
+                table, columnar = codec.decode(body)
+            except InvalidJSON as exc:
+                raise _not_multipart(exc, request) from None
         result: Table = await self._engine.predict(entry, table, request.context, len(body))
+        if result.rows != table.rows:
+            raise _wrong_count(entry, table.rows, result.rows)
         accept = request.headers.get(b"accept")
         if accept is not None and accept != b"*/*" and (blob := _only_blob(result, accept)):
-            return Reply(blob.data, content_type=blob.content_type.encode("latin-1"))
+            return Reply(blob.data, content_type=blob.content_type.encode("latin-1"), headers=_INERT)
         return Reply(codec.encode(result, columnar=columnar))
 
     def openapi(self) -> Mapping[str, Any]:
         """A typed operation for every model that is ready."""
-        paths, schemas = {}, {}
+        paths: dict[str, Any] = {}
+        schemas: dict[str, Any] = {}
         for entry in self._engine.registry:
             if entry.model.task is TABULAR and entry.state == "ready":
-                codec = _codec(entry)
-                body, defs = codec.json_schema()
-                paths[_PATH.format(model=entry.name)] = {"post": _operation(entry, codec, body)}
-                schemas.update(defs)
+                operation, parts = _operation(entry)
+                paths[_PATH.format(model=entry.name)] = {"post": operation}
+                schemas |= parts
         return {"paths": paths, "components": {"schemas": schemas}}
 
 
-def _codec(entry: Entry) -> TabularCodec:
-    codec = entry.attachments.get(TabularCodec)
-    if codec is None:
-        codec = entry.attachments[TabularCodec] = TabularCodec(entry.name, entry.model.signature)
-    return codec
+def _not_multipart(error: InvalidJSON, request: Request) -> InvalidJSON:
+    if request.headers.get(b"content-type", b"").startswith(b"multipart/"):
+        error.hint = 'Multipart forms are not taken; send files as {"b64": "..."} in JSON.'
+    return error
+
+
+def _wrong_count(entry: Entry, asked: int, answered: int) -> ModelFailed:
+    return ModelFailed(
+        f"The model {entry.name} answered {answered} rows for {asked}.", hint="Have it return one for each row."
+    )
 
 
 def _only_blob(result: Table, accept: bytes) -> Blob | None:
-    """The answer's bytes, if it is one blob of a type the caller asked for."""
+    """The answer's bytes, if it is one blob of a type the caller asked for, and JSON is not asked for too."""
     if result.rows != 1 or len(result.columns) != 1:
         return None
     value = next(iter(result.columns.values()))[0]
-    if not isinstance(value, Blob):
+    if not isinstance(value, Blob) or not value.content_type.isascii() or not value.content_type.isprintable():
         return None
-    for wanted in accept.decode("latin-1").split(","):
-        pattern = wanted.partition(";")[0].strip()
-        if pattern != "*/*" and fnmatch(value.content_type, pattern):
-            return value
-    return None
+    wanted = [part.partition(";")[0].strip() for part in accept.decode("latin-1").split(",")]
+    if "application/json" in wanted:
+        return None
+    return value if any(pattern != "*/*" and fnmatch(value.content_type, pattern) for pattern in wanted) else None
 
 
-def _operation(entry: Entry, codec: TabularCodec, body: Mapping[str, Any]) -> dict[str, Any]:
+def _operation(entry: Entry) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The operation, and the component schemas it refers to."""
     signature = entry.model.signature
     about = signature.describe() if signature else "Untyped: any JSON is passed on as it is."
     title = str(entry.model.info.get("title") or entry.spec.display_name or entry.name)
-    return {
+    operation = {
         "tags": ["models"],
         "summary": f"Predict with {title}",
         "description": about,
         "operationId": f"predict_{entry.name}",
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": body, "example": codec.example()}},
-        },
-        "responses": {
-            "200": {
-                "description": "One prediction for each row, in order.",
-                "content": {"application/json": {"schema": codec.result_schema()}},
-            },
-            "default": {"$ref": "#/components/responses/Error"},
-        },
+        "responses": {},
     }
+    try:
+        schema = TabularSchema(codec_of(entry))
+    except LoadFailed as exc:
+        return {**operation, "description": f"{about}\n\nIt cannot be called: {exc.message}"}, {}
+    operation["requestBody"] = {"required": True, "content": schema.request()}
+    operation["responses"] = {
+        "200": {"description": "One prediction for each row, in order.", "content": schema.result()}
+    }
+    return operation, schema.components

@@ -1,291 +1,286 @@
 """JSON and forms to tables and back, checked against a model's signature.
 
 Shared by the formats that carry rows as JSON. The check is pydantic's, strict (`"1"` and `true` are not numbers) and
-finite (no NaN, no Infinity); the words of an error are ours: where, what was expected, what was given.
+finite (no NaN, no Infinity); the words of an error are ours: where, what was expected, what was given. What a single
+value must be is in `tabular_types`, and how the OpenAPI document tells it in `tabular_schema`.
 """
 
 from __future__ import annotations
 
-import math
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Any, NotRequired
 from urllib.parse import parse_qs
 
 import orjson
-from annotated_types import Ge, Le, Len
-from pydantic import Base64Bytes, ConfigDict, TypeAdapter, ValidationError
-from pydantic.errors import PydanticSchemaGenerationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from typing_extensions import TypedDict
 
-from hansang.core.errors import HansangError, InvalidInput, InvalidJSON, LoadFailed, ModelFailed
-from hansang.core.signature import FLOATS, INTEGERS, Field, Signature
-from hansang.tasks.tabular import Blob, Table
+from hansang.core.errors import InvalidInput, LoadFailed, ModelFailed
+from hansang.core.signature import Field, Signature
+from hansang.protocols.json_text import BOM, dumps, loads, may_overflow, parse
+from hansang.protocols.tabular_types import BLOBS, blob, example, form_type, list_of, python_type
+from hansang.registry.registry import Entry
+from hansang.tasks.tabular import Table
 
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 _LAX = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 UNTYPED = ""
 """The one column of a table whose rows are any JSON."""
+_FORM_FIELDS = 1000
+_SHOWN = 40
 
 
-class EncodedBytes(TypedDict):
-    """Bytes in JSON."""
-
-    b64: Base64Bytes
-    content_type: NotRequired[str]
-
-
-def python_type(field: Field) -> Any:
-    """The type that pydantic checks one row's value of this field against."""
-    kind: Any
-    if field.choices:
-        kind = Literal[field.choices]
-    elif field.dtype == "bool":
-        kind = bool
-    elif field.dtype in INTEGERS:
-        bits, signed = int(field.dtype.lstrip("uint")), not field.dtype.startswith("u")
-        low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-        kind = Annotated[int, Ge(low), Le(high)]
-    elif field.dtype in FLOATS:
-        kind = float
-    elif field.dtype == "string":
-        kind = str
-    elif field.dtype in ("bytes", "image"):
-        kind = EncodedBytes
-    else:
-        kind = Any if field.annotation is None else field.annotation
-    for length in reversed(field.shape):
-        kind = _list_of(kind) if length is None else Annotated[_list_of(kind), Len(length, length)]
-    return kind
+def codec_of(entry: Entry) -> TabularCodec:
+    """The codec of a loaded model, made once."""
+    codec = entry.attachments.get(TabularCodec)
+    if codec is None:
+        codec = entry.attachments[TabularCodec] = TabularCodec(entry.name, entry.model.signature)
+    return codec
 
 
 class TabularCodec:
-    """For one model. `signature` None: rows are any JSON, passed on as they are."""
+    """For one model. `signature` None: rows are any JSON, passed on as they are.
+
+    `bare` checks a body of rows as lists (or bare values), `objects` one of rows by name, `columns` one of columns
+    (`column` of the only one, without its name), `form` the one row of a form.
+    """
 
     def __init__(self, model: str, signature: Signature | None) -> None:
-        self._model = model
-        self._fields = signature.inputs if signature else ()
-        self._outputs = signature.outputs if signature else ()
-        self._names = [field.name for field in self._fields]
-        self._many = len(self._fields) > 1
-        self._typed = signature is not None
-        self._blobs = [field.name for field in self._fields if field.dtype in ("bytes", "image")]
-        self._open = any(field.dtype == "json" for field in self._fields)
-        if self._typed:
+        self.model = model
+        self.fields = signature.inputs if signature else ()
+        self.outputs = signature.outputs if signature else ()
+        self.typed = signature is not None
+        self._names = [field.name for field in self.fields]
+        self._single = len(self.fields) == 1
+        self._blobs = [field.name for field in self.fields if field.dtype in BLOBS]
+        self._open = any(field.dtype == "json" for field in self.fields)
+        if self.typed:
             try:
                 self._make_adapters()
-            except PydanticSchemaGenerationError as exc:
+            except (PydanticUserError, PydanticUndefinedAnnotation) as exc:
                 raise LoadFailed(
                     f"The inputs of {model} cannot be described: {exc.message.splitlines()[0]}",
                     hint="Use numbers, str, bool, list, dict, dataclasses, numpy arrays or PIL images as type hints.",
                 ) from None
 
     def _make_adapters(self) -> None:
-        types = {field.name: python_type(field) for field in self._fields}
-        required = {
-            field.name: types[field.name] if field.required else NotRequired[types[field.name]]
-            for field in self._fields
-        }
-        row = _typed_dict(f"{self._model}.Row", required, _STRICT)
+        types = {field.name: python_type(field) for field in self.fields}
+        forms = {field.name: form_type(field) for field in self.fields}
+        row = _typed_dict("Row", self._optional(types), _STRICT)
+        columns = _typed_dict("Columns", self._optional({name: list_of(kind) for name, kind in types.items()}), _STRICT)
         values: Any = tuple(types.values())
-        bare: Any = values[0] if len(values) == 1 else tuple[values]
-        columns = {name: _list_of(kind) for name, kind in types.items()}
-        self._objects = _body(self._model, "instances", _list_of(row))
-        self._bare = _body(self._model, "instances", _list_of(bare)) if values else self._objects
-        self._columns = _body(self._model, "inputs", _typed_dict(f"{self._model}.Columns", columns, _STRICT), _STRICT)
-        self._form = TypeAdapter(_typed_dict(f"{self._model}.Form", required, _LAX))
+        self.objects = _body("Rows by name", "instances", list_of(row))
+        self.bare = self.objects
+        if self._single:
+            self.column = _body("The one column", "inputs", list_of(values[0]))
+        if values:
+            self.bare = _body("Rows", "instances", list_of(values[0] if self._single else tuple[values]))
+        self.columns = _body("Named columns", "inputs", columns)
+        self.form = TypeAdapter(_typed_dict("Form", self._optional(forms), _LAX))
+
+    def _optional(self, types: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            field.name: types[field.name] if field.required else NotRequired[types[field.name]] for field in self.fields
+        }
 
     def decode(self, body: bytes) -> tuple[Table, bool]:
         """The table in a JSON body, and whether it came as named columns (and so does the answer)."""
-        if not self._typed or (self._open and (b"NaN" in body or b"Infinity" in body)):
-            parsed = loads(body)
-            if not self._typed:
-                return self._untyped(parsed)
-        objects = self._many and body.find(b"{", 1) > 0
-        first, second = (self._objects, self._bare) if objects else (self._bare, self._objects)
+        if not self.typed:
+            return self._untyped(loads(body)), False
+        if self._open and (b"NaN" in body or b"Infinity" in body or may_overflow(body)):
+            loads(body)
+        objects = not self._single and body.find(b"{", 1) > 0
+        first, second = (self.objects, self.bare) if objects else (self.bare, self.objects)
         try:
             rows = first.validator.validate_json(body)["instances"]
         except ValidationError:
-            return self._decode_otherwise(body, first, second)
+            return self._decode_otherwise(body, second)
         return self._table(rows, objects=objects), False
 
-    def _decode_otherwise(self, body: bytes, first: Any, second: Any) -> tuple[Table, bool]:
+    def _decode_otherwise(self, body: bytes, second: TypeAdapter[Any]) -> tuple[Table, bool]:
         """Not in the form it looked like: the other one, columns, or an error that tells why."""
-        parsed = loads(body)
-        if isinstance(parsed, dict) and "inputs" in parsed:
-            return self._decode_columns(body, parsed), True
+        parsed = parse(body)
+        if body.startswith(BOM):
+            return self.decode(body[len(BOM) :])
+        self._check_keys(parsed)
+        if "inputs" in parsed:
+            return self._decode_columns(body, parsed["inputs"]), True
         try:
-            return self._table(second.validate_json(body)["instances"], objects=second is self._objects), False
+            return self._table(second.validate_json(body)["instances"], objects=second is self.objects), False
         except ValidationError:
             pass
-        rows: Any = parsed.get("instances") if isinstance(parsed, dict) else None
+        rows = parsed["instances"]
         named = isinstance(rows, list) and bool(rows) and isinstance(rows[0], dict) and self._looks_named(rows[0])
-        adapter = self._objects if named else self._bare
         try:
-            adapter.validate_json(body)
+            rows = (self.objects if named else self.bare).validate_json(body)["instances"]
         except ValidationError as exc:
             raise self._explain(exc) from None
-        raise InvalidInput("The body fits no form of this model.", hint=self._usage())
+        return self._table(rows, objects=named), False
+
+    def _check_keys(self, parsed: Any) -> None:
+        """The body's outermost object has `instances`, or `inputs`, and nothing else."""
+        if not isinstance(parsed, dict):
+            what = _shown(parsed)
+            raise InvalidInput(f"The body: expected an object, got {what}.", hint=self._usage(), param="instances")
+        for name in parsed:
+            if name not in ("instances", "inputs"):
+                param = _short(name)
+                message = f"{param} is not taken here; expected instances, or inputs."
+                raise InvalidInput(message, hint=self._usage(), param=param)
+        if len(parsed) != 1:
+            message = "Expected instances, or inputs, not both." if parsed else "instances is missing."
+            raise InvalidInput(message, hint=self._usage(), param="instances")
 
     def _looks_named(self, row: Mapping[str, Any]) -> bool:
-        return len(self._fields) != 1 or self._names[0] in row
+        return not self._single or self._names[0] in row
 
-    def _decode_columns(self, body: bytes, parsed: Mapping[str, Any]) -> Table:
-        if len(self._fields) == 1 and not isinstance(parsed["inputs"], dict):
-            body = orjson.dumps({**parsed, "inputs": {self._names[0]: parsed["inputs"]}})
+    def _decode_columns(self, body: bytes, given: Any) -> Table:
         try:
-            columns: dict[str, list[Any]] = self._columns.validate_json(body)["inputs"]
+            if self._single and isinstance(given, list):
+                columns: dict[str, list[Any]] = {self._names[0]: self.column.validate_json(body)["inputs"]}
+            else:
+                columns = self.columns.validate_json(body)["inputs"]
         except ValidationError as exc:
             raise self._explain(exc) from None
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) != 1:
-            raise InvalidInput(f"The columns differ in length: {lengths}.", hint=self._usage(), param="inputs")
-        return self._finish(columns, next(iter(lengths.values())), "inputs")
+            told = f"The columns differ in length: {lengths}." if lengths else "inputs holds no column."
+            raise InvalidInput(told, hint=self._usage(), param="inputs")
+        rows = next(iter(lengths.values()))
+        for field in self.fields:
+            if field.name not in columns:
+                columns[field.name] = [field.default] * rows
+        return self._finish({name: columns[name] for name in self._names}, rows, "inputs")
 
     def decode_form(self, body: bytes) -> Table:
         """One row from an HTML form. Text is read as the field's type; a repeated name makes a list."""
         try:
-            pairs = parse_qs(body.decode(), keep_blank_values=True, strict_parsing=bool(body))
+            pairs = parse_qs(
+                body.decode(),
+                keep_blank_values=True,
+                strict_parsing=bool(body),
+                errors="strict",
+                max_num_fields=_FORM_FIELDS,
+            )
         except ValueError:
-            raise InvalidInput("The form is not name=value&...", hint=self._usage()) from None
-        if not self._typed:
+            raise InvalidInput(
+                f"The form is not name=value&... in UTF-8, with at most {_FORM_FIELDS} values.", hint=self._usage()
+            ) from None
+        if not self.typed:
             return Table({UNTYPED: [{name: v[0] if len(v) == 1 else v for name, v in pairs.items()}]}, 1)
-        lists = {field.name for field in self._fields if field.shape}
-        row = {name: v if name in lists or len(v) > 1 else v[0] for name, v in pairs.items()}
+        lists = {field.name for field in self.fields if field.shape}
+        row = {name: _form_value(v, listed=name in lists) for name, v in pairs.items()}
+        return self._row(row)
+
+    def row(self, values: Sequence[Any]) -> Table:
+        """One row of numbers in the signature's order, read as laxly as a form's."""
+        return self._row(dict(zip(self._names, values, strict=True)))
+
+    def _row(self, row: Mapping[str, Any]) -> Table:
         try:
-            checked: dict[str, Any] = self._form.validate_python(row)
+            checked: dict[str, Any] = self.form.validate_python(row)
         except ValidationError as exc:
-            raise self._explain(exc) from None
+            raise self._explain(exc, form=True) from None
         return self._table([checked], objects=True)
 
-    def _untyped(self, parsed: Any) -> tuple[Table, bool]:
+    def _untyped(self, parsed: Any) -> Table:
         if not isinstance(parsed, dict) or parsed.keys() != {"instances"} or not isinstance(parsed["instances"], list):
             raise InvalidInput('The body must be {"instances": [row, ...]}.', hint=self._usage(), param="instances")
-        return self._finish({UNTYPED: parsed["instances"]}, len(parsed["instances"]), "instances"), False
+        return self._finish({UNTYPED: parsed["instances"]}, len(parsed["instances"]), "instances")
 
     def _table(self, rows: Sequence[Any], *, objects: bool) -> Table:
         columns: Mapping[str, Sequence[Any]]
         if objects:
             columns = {
                 field.name: [row[field.name] if field.required else row.get(field.name, field.default) for row in rows]
-                for field in self._fields
+                for field in self.fields
             }
-        elif self._many:
-            columns = dict(zip(self._names, zip(*rows)))  # noqa: B905 - the rows were checked
-        else:
+        elif self._single:
             columns = {self._names[0]: rows}
+        else:
+            columns = dict(zip(self._names, zip(*rows)))  # noqa: B905 - the rows were checked
         return self._finish(columns, len(rows), "instances")
 
     def _finish(self, columns: Mapping[str, Sequence[Any]], rows: int, where: str) -> Table:
         if rows == 0:
             raise InvalidInput(f"{where} is empty; expected at least one row.", hint=self._usage(), param=where)
         if self._blobs:
-            decoded = {name: [_blob(value) for value in columns[name]] for name in self._blobs}
-            columns = {**columns, **decoded}
+            columns = {**columns, **{name: [blob(value) for value in columns[name]] for name in self._blobs}}
         return Table(columns, rows)
 
-    def _explain(self, exc: ValidationError) -> InvalidInput:
+    def _explain(self, exc: ValidationError, *, form: bool = False) -> InvalidInput:
         """The first fault, in our words."""
-        fault = exc.errors(include_url=False)[0]
-        location = list(fault["loc"])
-        field = self._field_at(location)
-        where = _path(location, self._names)
-        given = _shown(fault["input"])
+        fault = exc.errors(include_url=False, include_context=False)[0]
+        location = [part for part in fault["loc"] if part != "[key]"]
+        place = location if form else location[1:]
+        field = self._field_at(place, form=form)
+        where = _path(location, [] if form else self._names)
         if fault["type"] == "missing":
             message = f"{where} is missing."
+            if location[0] == "instances" and not self._single and isinstance(location[-1], int):
+                message = f"{where} is missing; a row given as a list holds every input."
         elif fault["type"] == "extra_forbidden":
-            known = ", ".join(self._names) if len(location) > 1 else "instances, or inputs"
-            message = f"{where} is not an input of {self._model}; expected {known}."
+            message = f"{where} is not an input of {self.model}; expected {', '.join(self._names) or 'none'}."
         else:
-            expected = field.describe() if field else fault["msg"].removeprefix("Input should be ")
-            detail = "" if field is None else f" ({fault['msg']})"
-            message = f"{where}: expected {expected}, got {given}{detail}."
+            said = fault["msg"].removeprefix("Value error, ")
+            expected, detail = said.removeprefix("Input should be ").replace("a valid array", "a list"), ""
+            if field is None and fault["type"] == "too_long":
+                expected = f"{len(self.fields)} values ({', '.join(self._names)})"
+            elif field is not None and field.dtype != "json":
+                expected, detail = field.describe(), f" ({said})"
+            message = f"{where}: expected {expected}, got {_shown(fault['input'])}{detail}."
         return InvalidInput(message, hint=self._usage(), param=where)
 
-    def _field_at(self, location: Sequence[Any]) -> Field | None:
-        if len(self._fields) == 1 and len(location) >= 2:
-            return self._fields[0]
-        for part in location[1:]:
+    def _field_at(self, place: Sequence[Any], *, form: bool) -> Field | None:
+        """The field that a fault lies in; None if it lies in the row or the body itself."""
+        if self._single and place:
+            return self.fields[0]
+        for part in place[:2]:
             if part in self._names:
-                return self._fields[self._names.index(part)]
-        if len(location) >= 3 and location[0] == "instances" and isinstance(location[2], int):
-            return self._fields[location[2]] if location[2] < len(self._fields) else None
+                return self.fields[self._names.index(part)]
+        if not form and len(place) >= 2 and isinstance(place[1], int):
+            return self.fields[place[1]] if place[1] < len(self.fields) else None
         return None
 
     def _usage(self) -> str:
-        if not self._typed:
+        if not self.typed:
             return 'Send {"instances": [row, ...]}; this model is untyped and takes any JSON as a row.'
-        fields = ", ".join(f"{field.name}: {field.describe()}" for field in self._fields)
-        return f"{self._model} takes ({fields}), for example {orjson.dumps(self.example()).decode()}"
+        fields = ", ".join(f"{field.name}: {field.describe()}" for field in self.fields)
+        shown = orjson.dumps(self.example()).decode()
+        shown = shown if len(shown) <= 200 else shown[:200] + "..."
+        return f"{self.model} takes ({fields}), for example {shown}"
 
     def encode(self, table: Table, *, columnar: bool) -> bytes:
         """The answer's JSON. Raises ModelFailed for what JSON cannot say (NaN, Infinity, an unknown type)."""
         columns = table.columns
         values: Any
         if len(columns) == 1:
-            values = next(iter(columns.values()))
-        elif columnar:
-            values = columns
+            (values,) = columns.values()
+            if len(values) != table.rows:
+                raise self._ragged(table)
         else:
-            names = list(columns)
-            values = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        try:
-            body = orjson.dumps(
-                {"outputs" if columnar else "predictions": values},
-                default=_jsonable,
-                option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS,
-            )
-        except TypeError as exc:
-            raise _unspeakable(self._model, str(exc.__cause__ or exc)) from None
-        if b"null" in body and _not_finite(values):
-            raise _unspeakable(self._model, "the answer holds NaN or Infinity")
-        return body
+            if any(len(column) != table.rows for column in columns.values()):
+                raise self._ragged(table)
+            values = columns
+            if not columnar:
+                names = list(columns)
+                values = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        return dumps({"outputs" if columnar else "predictions": values}, self.model)
 
-    def json_schema(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The body's JSON schema, and the component schemas it refers to."""
-        if not self._typed:
-            return {"type": "object", "properties": {"instances": {"type": "array", "minItems": 1, "items": {}}},
-                    "required": ["instances"], "additionalProperties": False}, {}  # fmt: skip
-        components: dict[str, Any] = {}
-        options = []
-        for adapter in (self._bare, self._objects, self._columns):
-            schema = adapter.json_schema(ref_template="#/components/schemas/" + self._model + ".{model}")
-            components |= {f"{self._model}.{name}": part for name, part in schema.pop("$defs", {}).items()}
-            options.append(schema)
-        return {"anyOf": options}, components
-
-    def result_schema(self) -> dict[str, Any]:
-        """The answer's JSON schema."""
-        items: dict[str, Any] = {}
-        schemas = {field.name: _output_schema(field) for field in self._outputs}
-        if len(schemas) == 1:
-            (items,) = schemas.values()
-        elif schemas:
-            items = {"type": "object", "properties": schemas}
-        return {"type": "object", "properties": {"predictions": {"type": "array", "items": items}}}
+    def _ragged(self, table: Table) -> ModelFailed:
+        told = {name: len(column) for name, column in table.columns.items()}
+        return ModelFailed(
+            f"The model {self.model} answered {table.rows} rows with columns of other lengths: {told}.",
+            hint="Have it return one value for each row.",
+        )
 
     def example(self) -> dict[str, Any]:
         """A body that fits the signature."""
-        if not self._typed:
+        if not self.typed:
             return {"instances": [{}]}
-        row = [_example(field) for field in self._fields]
-        return {"instances": [row[0] if len(row) == 1 else dict(zip(self._names, row, strict=True))]}
-
-
-def loads(body: bytes) -> Any:
-    """JSON, or InvalidJSON with the offset."""
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as exc:
-        what = exc.msg.partition(": line")[0]
-        raise InvalidJSON(
-            f"The body is not JSON: {what} at character {exc.pos}.",
-            hint="Send a JSON object, in UTF-8." if body else "The body is empty; send a JSON object.",
-        ) from None
-
-
-def _list_of(kind: Any) -> Any:
-    return list[kind]
+        row = [example(field) for field in self.fields]
+        return {"instances": [row[0] if self._single else dict(zip(self._names, row, strict=True))]}
 
 
 def _typed_dict(name: str, fields: Mapping[str, Any], config: ConfigDict) -> Any:
@@ -294,87 +289,38 @@ def _typed_dict(name: str, fields: Mapping[str, Any], config: ConfigDict) -> Any
     return made
 
 
-def _body(model: str, key: str, kind: Any, config: ConfigDict = _STRICT) -> TypeAdapter[Any]:
-    return TypeAdapter(_typed_dict(f"{model}.{key}", {key: kind}, config))
+def _body(title: str, key: str, kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(_typed_dict(title, {key: kind}, _STRICT))
 
 
-def _blob(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    return Blob(value["b64"], value.get("content_type", "application/octet-stream"))
+def _form_value(texts: list[str], *, listed: bool) -> Any:
+    """One text, or the list of a repeated name; one text may be a list written as JSON."""
+    if len(texts) > 1:
+        return texts
+    return texts if listed and texts[0].lstrip()[:1] != "[" else texts[0]
 
 
 def _path(location: Sequence[Any], names: Sequence[str]) -> str:
     """`instances[2].left`, for (`instances`, 2, 0) as for (`instances`, 2, `left`)."""
-    text = str(location[0]) if location else "body"
+    text = _short(str(location[0])) if location else "body"
     for depth, part in enumerate(location[1:], start=1):
         if depth == 2 and isinstance(part, int) and len(names) > 1 and part < len(names):
             text += f".{names[part]}"
         else:
-            text += f"[{part}]" if isinstance(part, int) else f".{part}"
+            text += f"[{part}]" if isinstance(part, int) else f".{_short(part)}"
     return text
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 def _shown(value: Any) -> str:
     """A given value, by type and (shortened) text; of a list, its length too."""
-    names = {dict: "object", list: "list", tuple: "list", str: "string", bool: "boolean", type(None): "null"}
+    names = {dict: "object", list: "list", tuple: "list", str: "string", bool: "boolean"}
     name = names.get(type(value), type(value).__name__)
     if value is None:
         return "null"
-    if isinstance(value, (list, tuple, dict)):
+    if isinstance(value, list | tuple | dict):
         return f"{name} of {len(value)}"
-    text = repr(value)
-    return f"{name} {text if len(text) <= 40 else text[:37] + '...'}"
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, Blob):
-        return {"b64": b64encode(value.data).decode(), "content_type": value.content_type}
-    for method in ("model_dump", "tolist"):
-        if hasattr(value, method):
-            return getattr(value, method)()
-    if isinstance(value, (bytes, bytearray)):
-        return {"b64": b64encode(value).decode(), "content_type": "application/octet-stream"}
-    if isinstance(value, (set, frozenset)):
-        return list(value)
-    raise TypeError(f"the answer holds a {type(value).__name__}, which JSON has no form for")
-
-
-def _not_finite(value: Any) -> bool:
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    if isinstance(value, Mapping):
-        return any(map(_not_finite, value.values()))
-    if isinstance(value, (list, tuple)):
-        return any(map(_not_finite, value))
-    return hasattr(value, "tolist") and _not_finite(value.tolist())
-
-
-def _unspeakable(model: str, why: str) -> HansangError:
-    return ModelFailed(
-        f"The answer of {model} cannot be sent as JSON: {why}.",
-        hint="Have the model return finite numbers, strings, lists, dicts, dataclasses, arrays, images or bytes.",
-    )
-
-
-def _output_schema(field: Field) -> dict[str, Any]:
-    try:
-        return TypeAdapter(python_type(field)).json_schema(mode="serialization")
-    except Exception:  # pydantic has no schema for it; the answer is JSON all the same
-        return {}
-
-
-def _example(field: Field) -> Any:
-    if field.choices:
-        value: Any = field.choices[0]
-    elif field.default is not None and not field.required and isinstance(field.default, (bool, int, float, str)):
-        return field.default
-    else:
-        value = {"bool": True, "string": "text", "json": {}, "bytes": {"b64": ""}, "image": {"b64": ""}}.get(
-            field.dtype
-        )
-        if value is None:
-            value = 1 if field.dtype in INTEGERS else 1.0
-    for length in reversed(field.shape):
-        value = [value] * (min(length, 4096) if length is not None else 2)
-    return value
+    return f"{name} {_short(repr(value))}"

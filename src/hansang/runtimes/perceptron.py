@@ -7,12 +7,13 @@ One neuron with a step at 0: answers 1 if the weighted sum of its inputs plus th
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Sequence
 from operator import mul
 from pathlib import Path
 from typing import Any
 
+from hansang.core.artifact import card_beside, first_bytes, looks_like
 from hansang.core.errors import LoadFailed
 from hansang.core.model import Call, LoadContext, Model
 from hansang.core.signature import Field, Signature
@@ -61,6 +62,7 @@ class Perceptron(Model):
             "parameters": {"float64": len(self.weights) + 1},
             "bytes": 8 * (len(self.weights) + 1),
             "file": str(self.path),
+            **card_beside(self.path),
             **{key: saved[key] for key in ("title", "card") if key in saved},
         }
 
@@ -85,9 +87,12 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as exc:
-        raise wrong(f"byte {exc.start} is not UTF-8") from None
+        what, hint = looks_like(first_bytes(path))
+        raise LoadFailed(f"{path} is not JSON text (byte {exc.start}) but {what}.", hint=hint) from None
     except json.JSONDecodeError as exc:
         raise wrong(f"it is not JSON ({exc.msg} at character {exc.pos})") from None
+    except (ValueError, RecursionError):
+        raise wrong("it holds a number too long, or lists too deep") from None
     if not isinstance(saved, dict):
         raise wrong(f"it holds a {type(saved).__name__}, expected an object")
     if missing := {"weights", "bias"} - saved.keys():
@@ -105,7 +110,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_text(value: Any) -> bool:
