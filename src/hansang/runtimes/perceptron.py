@@ -1,39 +1,24 @@
-"""Perceptrons saved as JSON: `{"weights": [0.5, 0.5], "bias": -0.75}`.
+"""Perceptrons: `{"weights": [0.5, 0.5], "bias": -0.75}`.
 
 One neuron with a step at 0: answers 1 if the weighted sum of its inputs plus the bias is at least 0, else 0
-(Rosenblatt 1958). Training is not here.
+(Rosenblatt 1958). Training is not here; which files hold one is `records`' business.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from operator import mul
 from pathlib import Path
 from typing import Any
 
-from hansang.core.artifact import card_beside, first_bytes, looks_like
+from hansang.core.artifact import card_beside
 from hansang.core.errors import LoadFailed
-from hansang.core.model import Call, LoadContext, Model
+from hansang.core.model import Call, Model
 from hansang.core.signature import Field, Signature
-from hansang.core.source import Source
 from hansang.tasks.tabular import TABULAR, Table
 
 _SHAPE = '{"weights": [0.5, 0.5], "bias": -0.75, "inputs": ["left", "right"]}'
-
-
-class PerceptronRuntime:
-    """Claims `*.json`."""
-
-    name = "perceptron"
-    sources = "a perceptron (*.json with weights and bias)"
-
-    def claims(self, source: Source) -> bool:
-        return source.suffix == ".json"
-
-    def open(self, source: Source) -> Model:
-        return Perceptron(source.file())
 
 
 class Perceptron(Model):
@@ -43,13 +28,8 @@ class Perceptron(Model):
     placement = "inline"
     max_batch_size = 1024
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.weights: list[float] = []
-        self.bias = 0.0
-
-    def load(self, context: LoadContext) -> None:
-        saved = _read(self.path)
+    def __init__(self, record: Any, path: Path, described: str) -> None:
+        saved = _checked(record, path)
         self.weights = [float(weight) for weight in saved["weights"]]
         self.bias = float(saved["bias"])
         names = saved.get("inputs") or default_inputs(len(self.weights))
@@ -58,11 +38,11 @@ class Perceptron(Model):
             outputs=(Field("result", "int64", choices=(0, 1)),),
         )
         self.info = {
-            "format": "perceptron JSON",
+            "format": described,
             "parameters": {"float64": len(self.weights) + 1},
             "bytes": 8 * (len(self.weights) + 1),
-            "file": str(self.path),
-            **card_beside(self.path),
+            "file": str(path),
+            **card_beside(path),
             **{key: saved[key] for key in ("title", "card") if key in saved},
         }
 
@@ -80,19 +60,10 @@ def default_inputs(count: int) -> list[str]:
     return {1: ["x"], 2: ["left", "right"]}.get(count) or [f"x{n}" for n in range(1, count + 1)]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _checked(saved: Any, path: Path) -> dict[str, Any]:
     def wrong(what: str) -> LoadFailed:
         return LoadFailed(f"{path} is not a saved perceptron: {what}.", hint=f"Expected {_SHAPE}")
 
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as exc:
-        what, hint = looks_like(first_bytes(path))
-        raise LoadFailed(f"{path} is not JSON text (byte {exc.start}) but {what}.", hint=hint) from None
-    except json.JSONDecodeError as exc:
-        raise wrong(f"it is not JSON ({exc.msg} at character {exc.pos})") from None
-    except (ValueError, RecursionError):
-        raise wrong("it holds a number too long, or lists too deep") from None
     if not isinstance(saved, dict):
         raise wrong(f"it holds a {type(saved).__name__}, expected an object")
     if missing := {"weights", "bias"} - saved.keys():
