@@ -120,7 +120,7 @@ def with_tensors(record: dict[str, Any], values: dict[str, Any]) -> dict[str, An
     """A record put together from its JSON and its tensors, as `training.saving` took it apart."""
     if record.get("format") == "hansang.perceptron":
         return {**record, "weights": values.get("weight"), "bias": values.get("bias")}
-    layers = []
+    layers: list[Any] = []
     while (name := f"layers.{len(layers)}") + ".weight" in values:
         layers.append({"weight": values[f"{name}.weight"], "bias": values[f"{name}.bias"]})
     return {**record, "layers": layers}
