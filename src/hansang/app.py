@@ -10,11 +10,11 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from hansang import plugins
+from hansang import logs, plugins
 from hansang.access.server_key import ENVIRONMENT, ServerKey
 from hansang.core.errors import LoadFailed
 from hansang.core.model import Model, Mount
-from hansang.core.source import Source, parse
+from hansang.core.source import NAME, Source, parse
 from hansang.engine.engine import Engine
 from hansang.http.control import Status, control_plane
 from hansang.http.front_door import FrontDoor
@@ -23,6 +23,7 @@ from hansang.http.lifespan import LifespanApp, MountedLifespan
 from hansang.registry.registry import ModelSpec, Registry
 from hansang.scheduling.batcher import QueueLimits
 from hansang.settings import ModelSettings, Settings
+from hansang.settings import load as load_settings
 from hansang.usage.metrics import Metrics
 
 
@@ -36,11 +37,26 @@ def open_source(source: Source) -> Model | Mount:
     raise LoadFailed(f"No runtime opens {source.text!r}.", hint=f"What can be served:\n{known}")
 
 
+def open_object(obj: Any) -> Model | Mount:
+    """Ask the runtimes, ours first, who serves what was made in code: a typed function, a class, an ASGI app."""
+    if isinstance(obj, Model | Mount):
+        return obj
+    for _, make in plugins.load(plugins.RUNTIMES):
+        wrap = getattr(make(), "wrap", None)
+        if wrap is not None and (opened := wrap(obj)) is not None:
+            return opened  # type: ignore[no-any-return]
+    raise LoadFailed(
+        f"A {type(obj).__name__} cannot be served.",
+        hint="Give a source as on the command line, a typed function, a hansang.Model or an ASGI app.",
+    )
+
+
 class Server:
     """One server: models, queues, routes, metrics. Nothing is loaded before `start` (the ASGI lifespan, or the first
     request of a server that is mounted in another app and gets no lifespan).
 
-    `models` are sources as on the command line, Models, or typed functions.
+    `models` are sources as on the command line, Models, or typed functions. Settings are read from where the command
+    line reads them, with `options` in the place of flags, unless `settings` are given.
     """
 
     def __init__(
@@ -49,8 +65,9 @@ class Server:
         settings: Settings | None = None,
         *,
         key: ServerKey | None = None,
+        **options: Any,
     ) -> None:
-        self.settings = settings or Settings()
+        self.settings = settings or load_settings(options)
         self.key = key or ServerKey(os.environ.get(ENVIRONMENT) or None)
         self.metrics = Metrics()
         self.registry = Registry(
@@ -79,8 +96,11 @@ class Server:
             self.registry.add(ModelSpec(*parse(os.fspath(model))))
         else:
             name = getattr(model, "name", None) or getattr(model, "__name__", None) or type(model).__name__.lower()
+            if not NAME.fullmatch(name):
+                hint = "Set its attribute `name`: letters A-Z a-z, digits, '_', '.' and '-'."
+                raise LoadFailed(f"{name!r} cannot be a model's name.", hint=hint)
             source = Source(f"python:{name}", scheme="python", rest=name)
-            self.registry.add(ModelSpec(name, source), model)
+            self.registry.add(ModelSpec(name, source), open_object(model))
 
     def _front_door(self) -> LifespanApp:
         adapters = [make(self.engine) for _, make in plugins.load(plugins.PROTOCOLS)]
@@ -92,6 +112,7 @@ class Server:
             guard=Guard(self.settings.allowed_hosts, self.settings.cors_origins),
             identify=self.key.identify,
             record=self.metrics.request,
+            log=logs.request_line if self.settings.access_log else None,
             timeout=self.settings.timeout,
             long_timeout=self.settings.long_timeout,
             body_limit=self.settings.body_limit,

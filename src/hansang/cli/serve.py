@@ -2,21 +2,82 @@
 
 from __future__ import annotations
 
-import socket
-import sys
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hansang.cli.flags import SettingsCommand, json_of
+from hansang.core.errors import SettingsError
 
 
-def serve() -> None:
-    """Serve the models named on the command line."""
-    from hansang import settings
+@click.command(cls=SettingsCommand)
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--sample", "samples", multiple=True, metavar="[NAME=]JSON", help="A row to learn a model's types from.")
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings file.  [hansang.toml]")
+@click.option("--reload", is_flag=True, help="Start again when code or model files change.")
+@click.option("--inherited", hidden=True)
+@click.pass_obj
+def serve(
+    arguments: list[str],
+    /,
+    models: tuple[str, ...],
+    samples: tuple[str, ...],
+    config: Path | None,
+    reload: bool,
+    inherited: str | None,
+    **flags: Any,
+) -> None:
+    """Serve models; without any, the demo table.
+
+    MODEL is [name=]source. A source is a file (iris.onnx, clf.skops, gate.json), something in a Python file or a
+    notebook (gates.py:and_gate, lesson.ipynb:predict), or an existing web application (main.py:app).
+
+    Every flag below is also an environment variable (HANSANG_PORT) and a line of hansang.toml (hansang init).
+    """
+    from hansang import logs, settings
     from hansang.app import Server
-    from hansang.http.server import uvicorn_server
+    from hansang.cli import child, run
 
-    server = Server(sys.argv[2:], settings.load({}))
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((server.settings.host, server.settings.port))
-    chosen = server.settings
-    uvicorn_server(server.app, header_timeout=chosen.header_timeout, drain_timeout=chosen.drain_timeout).run(
-        sockets=[listener]
-    )
+    chosen = settings.load(flags, config)
+    logs.configure(chosen.log_level, chosen.log_format)
+    table = _specs(models, samples)
+    listener = child.inherit(inherited) if inherited else run.listen(chosen, lambda port: _again(arguments, port))
+    with listener:
+        if reload:
+            from hansang.cli.reload import watch
+
+            watch(arguments, listener, models, chosen, config)
+        else:
+            run.run(lambda chosen: Server(run.with_demo(table, chosen), chosen), chosen, listener)
+
+
+def _specs(models: Sequence[str], samples: Sequence[str]) -> list[Any]:
+    """The models of the command line, each with its sample."""
+    from hansang.core.source import parse
+    from hansang.registry.registry import ModelSpec
+
+    specs = [ModelSpec(*parse(text)) for text in models]
+    for text in samples:
+        name, equals, value = text.partition("=")
+        named = [spec for spec in specs if equals and spec.name == name]
+        if not named and len(specs) != 1:
+            raise SettingsError(
+                f"--sample {text!r} does not say which of {len(specs)} models it is for.",
+                hint="Write --sample NAME=JSON, with one of: " + ", ".join(spec.name for spec in specs),
+            )
+        (spec,) = named or specs
+        spec.sample = json_of(value if named else text, "--sample")
+    return specs
+
+
+def _again(arguments: Sequence[str], port: int) -> str:
+    """The command that was typed, with another port."""
+    kept, skip = [], False
+    for argument in arguments:
+        if not skip and argument != "--port" and not argument.startswith("--port="):
+            kept.append(argument)
+        skip = argument == "--port"
+    return shlex.join(["hansang", *kept, "--port", str(port)])

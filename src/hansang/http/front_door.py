@@ -43,7 +43,9 @@ _PREFLIGHT: list[Header] = [
 
 
 class FrontDoor:
-    """`identify(path, headers)` names the caller or raises; `record(route, status, seconds)` counts the request."""
+    """`identify(path, headers)` names the caller or raises; `record(route, status, seconds)` counts the request, and
+    `log(request, status, seconds)`, if there is one, writes a line about it.
+    """
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class FrontDoor:
         guard: Guard,
         identify: Callable[[str, Mapping[bytes, bytes]], str],
         record: Callable[[str, int, float], None],
+        log: Callable[[Request, int, float], None] | None = None,
         timeout: float = 60.0,
         long_timeout: float = 600.0,
         body_limit: int = 64 * 2**20,
@@ -64,6 +67,7 @@ class FrontDoor:
         self._guard = guard
         self._identify = identify
         self._record = record
+        self._log = log
         self._timeout = timeout
         self._long_timeout = long_timeout
         self._body_limit = body_limit
@@ -131,6 +135,8 @@ class FrontDoor:
             elif exchange.watcher is not None:
                 exchange.watcher.cancel()
             self._record(label, exchange.status, monotonic() - arrival)
+            if self._log is not None:
+                self._log(exchange, exchange.status, monotonic() - arrival)
 
     def _match(
         self, method: str, path: str, scope: Scope, headers: Mapping[bytes, bytes]

@@ -21,6 +21,8 @@ class LifespanApp:
         self._stop = stop
         self._started: asyncio.Task[None] | None = None
         self.ready = False
+        self.error: Exception | None = None
+        """Why it did not start."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.ready:
@@ -42,7 +44,10 @@ class LifespanApp:
         await receive()
         try:
             await self.started()
-        except HansangError as exc:
+        except Exception as exc:
+            self.error = exc
+            if not isinstance(exc, HansangError):
+                raise
             await send({"type": "lifespan.startup.failed", "message": exc.message})
             return
         await send({"type": "lifespan.startup.complete"})

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from signal import SIGTERM
 from socket import socket
+from time import monotonic
 from typing import Any
 
 import uvicorn
@@ -140,10 +142,22 @@ def _date(headers: list[tuple[bytes, bytes]]) -> bytes:
 
 
 class _Server(uvicorn.Server):
-    """Tells the app when draining begins, and whoever made the server when requests are answered."""
+    """Tells the app when draining begins, and whoever made the server when requests are answered.
 
-    def __init__(self, config: uvicorn.Config, *, on_ready: Callable[[], None], on_drain: Callable[[], None]) -> None:
+    After SIGTERM everything is still answered for `drain_delay` seconds, so that whoever asks `/readyz` can send new
+    callers elsewhere; a second signal, or Ctrl+C, does not wait.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        drain_delay: float,
+        on_ready: Callable[[], None],
+        on_drain: Callable[[], None],
+    ) -> None:
         super().__init__(config)
+        self._drain_delay = drain_delay
         self._on_ready = on_ready
         self._on_drain = on_drain
 
@@ -154,6 +168,9 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         self._on_drain()
+        until = monotonic() + self._drain_delay
+        while monotonic() < until and self._captured_signals == [SIGTERM]:  # noqa: ASYNC110 - uvicorn's handler sets it
+            await asyncio.sleep(0.05)
         await super().shutdown(sockets)
 
 
@@ -161,13 +178,14 @@ def uvicorn_server(
     app: ASGIApp,
     *,
     header_timeout: float = 10.0,
+    drain_delay: float = 0.0,
     drain_timeout: float = 30.0,
     on_ready: Callable[[], None] = lambda: None,
     on_drain: Callable[[], None] = lambda: None,
 ) -> uvicorn.Server:
     """A server whose `run(sockets=[listener])` serves until SIGINT or SIGTERM.
 
-    Requests in flight then get `drain_timeout` seconds to finish.
+    SIGTERM is followed by `drain_delay` seconds of normal service; then requests in flight get `drain_timeout` seconds.
     """
     config = uvicorn.Config(
         app,
@@ -181,4 +199,4 @@ def uvicorn_server(
         timeout_graceful_shutdown=int(drain_timeout),
         backlog=2048,
     )
-    return _Server(config, on_ready=on_ready, on_drain=on_drain)
+    return _Server(config, drain_delay=drain_delay, on_ready=on_ready, on_drain=on_drain)
