@@ -6,6 +6,7 @@ app = server.app            # any ASGI server runs it: uvicorn main:app
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -20,10 +21,18 @@ from hansang.http.control import Status, control_plane
 from hansang.http.front_door import FrontDoor
 from hansang.http.guard import Guard
 from hansang.http.lifespan import LifespanApp, MountedLifespan
+from hansang.jobs.jobs import Jobs
+from hansang.registry.catalog import Catalog
 from hansang.registry.registry import ModelSpec, Registry
+from hansang.registry.repository import Repository
+from hansang.registry.safety import check_artifact
 from hansang.scheduling.batcher import QueueLimits
 from hansang.settings import ModelSettings, Settings
 from hansang.settings import load as load_settings
+from hansang.store.database import Database
+from hansang.store.presence import Presence
+from hansang.training.service import Training, describe_trainers
+from hansang.training.trainer import Trainer
 from hansang.usage.metrics import Metrics
 
 
@@ -75,13 +84,18 @@ class Server:
             limits=QueueLimits(self.settings.queue_calls, self.settings.queue_bytes),
             threads=self.settings.threads,
         )
-        self.engine = Engine(self.registry, self.metrics)
+        home = self.settings.home
+        self.catalog = Catalog(Repository(home / "models"), self.registry, check_artifact)
+        self.engine = Engine(self.registry, self.metrics, self.catalog)
         self.status = Status()
         for name, model in self.settings.models.items():
             self._add_configured(name, model)
         for model in models:
             self._add(model)
         self._lifespans: list[MountedLifespan] = []
+        self._resting: asyncio.Task[None] | None = None
+        self._jobs: Jobs | None = None
+        self.engine.trainers = lambda: describe_trainers(self._trainers())
         self.app = self._front_door()
 
     def _add_configured(self, name: str, model: ModelSettings) -> None:
@@ -116,17 +130,23 @@ class Server:
             timeout=self.settings.timeout,
             long_timeout=self.settings.long_timeout,
             body_limit=self.settings.body_limit,
+            upload_limit=self.settings.upload_limit,
+            uploads=[upload for adapter in adapters for upload in getattr(adapter, "uploads", ())],
         )
         return LifespanApp(door, self.start, self.stop)
 
     async def start(self) -> None:
-        """Load every model. The first that fails stops the start, and says why."""
+        """Load every model. The first of the command line that fails stops the start, and says why."""
+        await asyncio.to_thread(self._open_store)
         for name, mount in self.registry.mounts.items():
             lifespan = MountedLifespan(name, mount.app)
             await lifespan.start()
             self._lifespans.append(lifespan)
         for entry in self.registry:
             await self.registry.load(entry.name)
+        await self.catalog.start()
+        if self.settings.idle_timeout:
+            self._resting = asyncio.get_running_loop().create_task(self._rest())
         self.status.started = True
 
     async def stop(self) -> None:
@@ -134,5 +154,28 @@ class Server:
         self.status.draining = True
         for lifespan in self._lifespans:
             await lifespan.stop()
-        for entry in self.registry:
-            await self.registry.unload(entry.name)
+        if self._resting is not None:
+            self._resting.cancel()
+        await self.registry.close()
+        if self._jobs is not None:
+            await asyncio.to_thread(self._jobs.close)
+            self._presence.end()
+            self._database.close()
+
+    def _open_store(self) -> None:
+        """What the server remembers: opened at the start, not when a Server is made."""
+        home = self.settings.home
+        self._database = Database(home / "control.db")
+        self._presence = Presence(home / "servers")
+        self._jobs = self.engine.jobs = Jobs(self._database, self._presence, keep=self.settings.keep_jobs)
+        training = Training(self._trainers, self._jobs, self.catalog)
+        self.engine.train = training.start
+
+    def _trainers(self) -> dict[str, Trainer]:
+        return {name: make() for name, make in plugins.load(plugins.TRAINERS)}
+
+    async def _rest(self) -> None:
+        """Unload models that nobody calls."""
+        while True:
+            await asyncio.sleep(min(5.0, self.settings.idle_timeout / 2))
+            await self.registry.rest(self.settings.idle_timeout)

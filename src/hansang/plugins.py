@@ -14,6 +14,7 @@ from typing import Any
 
 RUNTIMES = "hansang.runtimes"
 PROTOCOLS = "hansang.protocols"
+TRAINERS = "hansang.trainers"
 
 
 @cache

@@ -94,6 +94,9 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
     log_format: Literal["text", "json"] = Field("text", description="log lines for people or for programs")
     access_log: bool = Field(False, description="log a line for every request")
+    upload_limit: int = Field(10 * 2**30, ge=1024, description="bytes of an uploaded artifact or table")
+    idle_timeout: float = Field(0.0, ge=0, description="seconds without a call after which a model unloads; 0: never")
+    keep_jobs: float = Field(7 * 86400.0, ge=0, description="seconds that ended jobs are remembered")
     models: dict[str, ModelSettings] = Field({}, description="models to serve, each in a [models.NAME] table")
 
 

@@ -85,10 +85,15 @@ class Route:
         """Whether its work may take `long_timeout` instead of `timeout`."""
         self.task = task
         """The kind of models that answer here; None: it is not about one model."""
-        literal = re.split(r"\{(\w+)\}", template)
-        self.pattern = re.compile(
-            "".join(f"(?P<{part}>[^/]+)" if i % 2 else re.escape(part) for i, part in enumerate(literal))
-        )
+        self.pattern = template_pattern(template)
+
+
+def template_pattern(template: str) -> re.Pattern[str]:
+    """`/v1/models/{model}` as a pattern with named groups; a parameter holds no slash."""
+    literal = re.split(r"\{(\w+)\}", template)
+    return re.compile(
+        "".join(f"(?P<{part}>[^/]+)" if i % 2 else re.escape(part) for i, part in enumerate(literal)), re.DOTALL
+    )
 
 
 class ProtocolAdapter(Protocol):

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 from hansang.core.errors import BadRequest, ClientGone, DeadlineExceeded, HansangError, TooLarge
 from hansang.core.model import CallContext, Mount
-from hansang.core.wire import CONTEXT, JSON, Header, Reply, Request, Route, StreamReply
+from hansang.core.wire import CONTEXT, JSON, Header, Reply, Request, Route, StreamReply, template_pattern
 from hansang.http.errors import render, unexpected, wrong_method
 from hansang.http.guard import Guard
 
@@ -60,6 +60,8 @@ class FrontDoor:
         timeout: float = 60.0,
         long_timeout: float = 600.0,
         body_limit: int = 64 * 2**20,
+        upload_limit: int = 10 * 2**30,
+        uploads: Iterable[tuple[str, str]] = (),
     ) -> None:
         self._routes = list(routes)
         self._control = control
@@ -71,6 +73,8 @@ class FrontDoor:
         self._timeout = timeout
         self._long_timeout = long_timeout
         self._body_limit = body_limit
+        self._upload_limit = upload_limit
+        self._uploads = [(method, template_pattern(template)) for method, template in uploads]
         self._hot: dict[tuple[str, str], tuple[Route, dict[str, str]]] = {}
         self._id_prefix = b"req_" + urandom(6).hex().encode()
         self._ids = count(1)
@@ -173,9 +177,14 @@ class FrontDoor:
             inner = {**scope, "root_path": f"{scope.get('root_path', '')}/apps/{name}"}
             await self._mounts[name].app(inner, exchange.receive, exchange.sender(extra))
             return f"/apps/{name}/"
-        await self._control(scope, exchange.bounded(self._body_limit), exchange.sender(extra))
+        await self._control(scope, exchange.bounded(self._limit(exchange.method, path)), exchange.sender(extra))
         route = scope.get("route")
         return getattr(route, "path", "other")
+
+    def _limit(self, method: str, path: str) -> int:
+        """Bytes that the body of a control-plane request may have."""
+        large = any(method == known and pattern.fullmatch(path) for known, pattern in self._uploads)
+        return self._upload_limit if large else self._body_limit
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Only mounted apps have WebSockets; the same checks stand before them."""

@@ -20,6 +20,7 @@ from uuid import uuid4
 
 from hansang.core.errors import Conflict, HansangError, ModelFailed, NotFound, QueueFull
 from hansang.store.database import Database, Row
+from hansang.store.presence import Presence
 
 log = logging.getLogger("hansang.jobs")
 
@@ -30,7 +31,7 @@ _SCHEMA = (
     """CREATE TABLE jobs (
         id TEXT PRIMARY KEY, kind TEXT NOT NULL, model TEXT NOT NULL, params TEXT NOT NULL, state TEXT NOT NULL,
         progress REAL NOT NULL DEFAULT 0, created REAL NOT NULL, started REAL, finished REAL,
-        error TEXT, result TEXT)""",
+        error TEXT, result TEXT, boot TEXT NOT NULL)""",
     """CREATE TABLE job_events (
         job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, seq INTEGER NOT NULL, kind TEXT NOT NULL,
         data TEXT NOT NULL, PRIMARY KEY (job, seq)) WITHOUT ROWID""",
@@ -120,8 +121,9 @@ Work = Callable[[JobContext], Mapping[str, Any]]
 class Jobs:
     """All jobs of one server. `keep` is how many seconds ended ones are remembered, `queue` how many may wait."""
 
-    def __init__(self, database: Database, *, keep: float = 7 * 86400.0, queue: int = 64) -> None:
+    def __init__(self, database: Database, presence: Presence, *, keep: float = 7 * 86400.0, queue: int = 64) -> None:
         self._database = database
+        self._presence = presence
         self._keep = keep
         self._queue: Queue[tuple[JobContext, Work] | None] = Queue(queue)
         self._live: dict[str, JobContext] = {}
@@ -129,7 +131,7 @@ class Jobs:
         self._thread: threading.Thread | None = None
         self._readers: dict[str, set[tuple[asyncio.AbstractEventLoop, asyncio.Event]]] = {}
         database.migrate("jobs", _SCHEMA)
-        self._interrupt_left_over()
+        self._interrupt(lambda boot: not presence.alive(boot))
 
     def submit(self, kind: str, model: str, params: Mapping[str, Any], work: Work) -> Job:
         """Queue work; it runs when those before it have ended. Raises QueueFull."""
@@ -147,8 +149,8 @@ class Jobs:
                 ) from None
             self._live[job.id] = context
             self._database.execute(
-                "INSERT INTO jobs (id, kind, model, params, state, created) VALUES (?, ?, ?, ?, ?, ?)",
-                *(job.id, kind, model, json.dumps(params), job.state, job.created),
+                "INSERT INTO jobs (id, kind, model, params, state, created, boot) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                *(job.id, kind, model, json.dumps(params), job.state, job.created, self._presence.id),
             )
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run_all, name="jobs", daemon=True)
@@ -219,7 +221,7 @@ class Jobs:
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join(10)
-        self._interrupt_left_over()
+        self._interrupt(lambda boot: boot == self._presence.id)
 
     def _events_after(self, job_id: str, after: int) -> list[Event]:
         rows = self._database.query("SELECT * FROM job_events WHERE job = ? AND seq > ? ORDER BY seq", job_id, after)
@@ -282,10 +284,15 @@ class Jobs:
             except RuntimeError:
                 log.debug("a reader's event loop has closed")
 
-    def _interrupt_left_over(self) -> None:
-        self._database.execute(
-            "UPDATE jobs SET state = 'interrupted', finished = ? WHERE state IN ('queued', 'running')", time.time()
-        )
+    def _interrupt(self, gone: Callable[[str], bool]) -> None:
+        """Mark what a server that is gone left running."""
+        for row in self._database.query("SELECT DISTINCT boot FROM jobs WHERE state IN ('queued', 'running')"):
+            if gone(row["boot"]):
+                self._database.execute(
+                    "UPDATE jobs SET state = 'interrupted', finished = ? "
+                    "WHERE state IN ('queued', 'running') AND boot = ?",
+                    *(time.time(), row["boot"]),
+                )
 
     def _forget_old(self) -> None:
         self._database.execute("DELETE FROM jobs WHERE finished < ?", time.time() - self._keep)
@@ -293,6 +300,7 @@ class Jobs:
 
 def _job(row: Row) -> Job:
     saved: dict[str, Any] = dict(row)
+    del saved["boot"]
     for key in ("params", "error", "result"):
         saved[key] = json.loads(saved[key]) if saved[key] else None
     return Job(**saved)

@@ -27,7 +27,7 @@ class JobsV1:
     """The adapter: a router, and no data-plane routes."""
 
     def __init__(self, engine: Engine) -> None:
-        self._jobs = engine.jobs
+        self._engine = engine
         self.router = APIRouter(tags=["jobs"])
         self._add_routes()
 
@@ -41,18 +41,18 @@ class JobsV1:
         @self.router.get("/v1/jobs")
         async def jobs(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> dict[str, Any]:
             """The newest jobs first; ended ones are remembered for a week."""
-            found = await asyncio.to_thread(self._jobs.recent, limit)
+            found = await asyncio.to_thread(self._engine.jobs.recent, limit)
             return {"object": "list", "data": [shown(job) for job in found]}
 
         @self.router.get("/v1/jobs/{job_id}")
         async def job(job_id: str) -> dict[str, Any]:
             """One job: its state, progress, and how it ended."""
-            return shown(await asyncio.to_thread(self._jobs.get, job_id))
+            return shown(await asyncio.to_thread(self._engine.jobs.get, job_id))
 
         @self.router.delete("/v1/jobs/{job_id}")
         async def cancel(job_id: str) -> dict[str, Any]:
             """Cancel a job that waits or runs."""
-            return shown(await asyncio.to_thread(self._jobs.cancel, job_id))
+            return shown(await asyncio.to_thread(self._engine.jobs.cancel, job_id))
 
         @self.router.get("/v1/jobs/{job_id}/events", response_class=StreamingResponse)
         async def events(
@@ -60,12 +60,12 @@ class JobsV1:
         ) -> StreamingResponse:
             """What the job tells, past and coming, until it has ended."""
             after = _event_id(last_event_id)
-            await asyncio.to_thread(self._jobs.get, job_id)
+            await asyncio.to_thread(self._engine.jobs.get, job_id)
             headers = {"cache-control": "no-cache"}
             return StreamingResponse(self._events(job_id, after), media_type="text/event-stream", headers=headers)
 
     async def _events(self, job_id: str, after: int) -> AsyncIterator[bytes]:
-        events = self._jobs.events(job_id, after)
+        events = self._engine.jobs.events(job_id, after)
         coming = asyncio.ensure_future(anext(events, None))
         try:
             while True:

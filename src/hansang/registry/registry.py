@@ -91,7 +91,7 @@ class Registry:
     def __iter__(self) -> Iterator[Entry]:
         return iter(list(self._entries.values()))
 
-    def add(self, spec: ModelSpec, model: Model | None = None) -> None:
+    def add(self, spec: ModelSpec, model: Model | Mount | None = None) -> None:
         """Put a source (or a model made in code) on the table, not loaded yet. A second equal name is an error."""
         if spec.name in self._entries or spec.name in self.mounts:
             raise Conflict(

@@ -1,0 +1,6 @@
+"""temporary"""
+
+from pathlib import Path
+
+
+def check_artifact(path: Path) -> None: ...
