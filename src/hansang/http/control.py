@@ -88,10 +88,9 @@ def control_plane(
     app.state.routes = tuple(route for adapter in adapters for route in adapter.routes())
     _add_system_routes(app, status, metrics)
     add_docs(app, secured=secured)
-    for adapter in adapters:
-        if (router := getattr(adapter, "router", None)) is not None:
-            # Not include_router, which hides the routes from the errors below.
-            app.router.routes.extend(router.routes)
+    # Not include_router, which hides the routes from the errors below. A path that takes slashes comes last.
+    routes = [route for adapter in adapters for route in getattr(getattr(adapter, "router", None), "routes", ())]
+    app.router.routes.extend(sorted(routes, key=lambda route: ":path}" in getattr(route, "path", "")))
     _map_errors(app)
 
     @app.get("/openapi.json", include_in_schema=False)
