@@ -6,7 +6,6 @@ cores, with a server that is started here; for figures to publish, and for other
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import time
 from collections import Counter
@@ -38,6 +37,8 @@ _WARM_UP = 0.5
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def bench(model: str, url: str | None, rows: str | None, concurrency: int, seconds: float, as_json: bool) -> None:
     """Measure the predictions of MODEL: a source, served here for the time, or a name with --url."""
+    import asyncio
+
     from hansang.client import Client, predict_body, predict_path
 
     given = None if rows is None else json_of(rows, "--rows")
@@ -132,6 +133,8 @@ async def _measure(client: Client, url: str, body: bytes, concurrency: int, seco
 
 
 async def _ask_until(session: aiohttp.ClientSession, url: str, body: bytes, concurrency: int, end: float) -> _Result:
+    import asyncio
+
     import aiohttp
 
     result = _Result()

@@ -14,6 +14,7 @@ from hansang.core.errors import InvalidInput
 from hansang.core.source import NAME
 
 LOCAL = "http://127.0.0.1:8000"
+_COLUMN = 14
 
 
 @click.group()
@@ -58,9 +59,7 @@ def inspect(source: str | None, parameters: str | None, url: str | None, sample:
     if parameters is not None:
         found = _arithmetic(parameters)
     elif url is not None or _is_name(str(source)):
-        from hansang.client import Client
-
-        found = Client(url or LOCAL).model(str(source))
+        found = _remote(url or LOCAL, str(source))
     else:
         found = _local(str(source), sample)
     click.echo(dump(found, indent=2) if as_json else "\n".join(_lines(found)))
@@ -71,17 +70,11 @@ def _is_name(text: str) -> bool:
 
 
 def _arithmetic(text: str) -> dict[str, Any]:
-    from hansang.registry.inspect import fits, machine_memory
+    from hansang.registry.inspect import arithmetic, machine_memory
 
     if not re.fullmatch(r"\d+(\.\d+)?([eE]\+?\d{1,2})?", text) or float(text) < 1:
         raise InvalidInput(f"--parameters {text!r} is not a number of parameters.", hint="For example 3, 7e9 or 1e12.")
-    count = int(text) if text.isdigit() else int(float(text))
-    memory = machine_memory()
-    return {
-        "parameters": count,
-        "memory": {"total": memory.total, "available": memory.available},
-        "fits": fits(count, memory),
-    }
+    return arithmetic(int(text) if text.isdigit() else int(float(text)), machine_memory())
 
 
 def _local(source: str, sample: str | None) -> dict[str, Any]:
@@ -91,30 +84,61 @@ def _local(source: str, sample: str | None) -> dict[str, Any]:
 
     logs.configure("warning", "text")
     with load(source, sample=None if sample is None else json_of(sample, "--sample")) as loaded:
-        return report(loaded.name, loaded.model, machine_memory())
+        signature = loaded.signature.describe() if loaded.signature else None
+        return report(loaded.name, loaded.model.task.name, signature, loaded.model.info, machine_memory())
+
+
+def _remote(url: str, name: str) -> dict[str, Any]:
+    """What the server says of it, weighed on this machine."""
+    from hansang.client import Client
+    from hansang.registry.inspect import machine_memory, report
+
+    told = Client(url).model(name)
+    return {
+        **report(told["id"], told["task"], told["signature"], told["info"], machine_memory()),
+        **{key: told[key] for key in ("state", "version", "source", "routes", "last_error")},
+    }
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:
+    rest = dict(found)
+    weight = {key: rest.pop(key, None) for key in ("parameters", "bytes", "dtypes", "memory", "fits")}
+    card = rest.pop("card", None)
+    if rest.get("signature", "") is None:
+        rest["signature"] = "none: untyped, any JSON is passed on"
+    yield from _pairs(rest)
+    yield from _weight(weight)
+    if card:
+        yield "card"
+        yield from _pairs(card if isinstance(card, dict) else {"": card}, "  ")
+
+
+def _pairs(values: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if value not in (None, {}, []):
+            yield f"{indent}{key:<{_COLUMN - len(indent) - 1}} {value if isinstance(value, str) else dump(value)}"
+
+
+def _weight(weight: Mapping[str, Any]) -> Iterator[str]:
+    """The arithmetic, written out."""
     from hansang.registry.inspect import WIDTHS, size, width
 
-    rest = dict(found)
-    told = {key: rest.pop(key, None) for key in ("parameters", "bytes", "dtypes", "memory", "fits", "signature")}
-    for key, value in rest.items():
-        if value is not None:
-            yield f"{key:<11} {value if isinstance(value, str) else dump(value)}"
-    if told["signature"] is not None or "signature" in found:
-        signature = told["signature"]
-        written = signature if isinstance(signature, str) else dump(signature)
-        yield f"signature   {written if signature else 'none: untyped, any JSON is passed on'}"
-    for dtype, part in (told["dtypes"] or {}).items():
-        count = part["parameters"]
-        yield f"{dtype:<11} {count:,} parameters x {width(dtype):g} bytes = {part['bytes']:,} bytes"
-    if told["parameters"] is None and told["bytes"] is not None:
-        yield f"bytes       {told['bytes']:,}"
-    if told["fits"]:
-        memory = told["memory"]
-        yield f"memory      {size(memory['available'])} available of {size(memory['total'])}"
-        for form, fit in told["fits"].items():
-            verdict = "fits" if fit["fits"] else "does not fit"
-            product = f"{told['parameters']:,} parameters x {WIDTHS[form]} bytes = {fit['bytes']:,} bytes"
-            yield f"  {form:<5} {product} ({size(fit['bytes'])}): {verdict}"
+    for dtype, part in (weight["dtypes"] or {}).items():
+        yield f"{dtype:<{_COLUMN}}{_product(part['parameters'], width(dtype), part['bytes'])}"
+    if weight["parameters"] is None:
+        yield f"{'parameters':<{_COLUMN}}not known of this format"
+        return
+    memory = weight["memory"]
+    yield f"{'memory':<{_COLUMN}}{size(memory['available'])} available of {size(memory['total'])}"
+    for form, fit in weight["fits"].items():
+        product = _product(weight["parameters"], WIDTHS[form], fit["bytes"])
+        human = f" ({size(fit['bytes'])})" if fit["bytes"] >= 1024 else ""
+        yield f"  {form:<{_COLUMN - 2}}{product}{human}: {'fits' if fit['fits'] else 'does not fit'}"
+
+
+def _product(count: int, each: float, total: int) -> str:
+    return f"{count:,} parameter{_s(count)} x {each:g} byte{_s(each)} = {total:,} byte{_s(total)}"
+
+
+def _s(count: float) -> str:
+    return "" if count == 1 else "s"

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hansang.core.model import Model
-
 WIDTHS = {"fp64": 8, "fp32": 4, "fp16": 2, "int8": 1}
 """Bytes per parameter in each form a model is commonly kept in."""
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -55,29 +53,30 @@ def width(dtype: str) -> float:
     return int(bits[0]) / 8 if bits else 1
 
 
-def fits(parameters: int, memory: Memory) -> dict[str, dict[str, Any]]:
-    """For each common form: the bytes, and whether they fit what is available now."""
-    needs = {form: parameters * size for form, size in WIDTHS.items()}
-    return {form: {"bytes": need, "fits": need <= memory.available} for form, need in needs.items()}
-
-
-def report(name: str, model: Model, memory: Memory) -> dict[str, Any]:
-    """All that is known of a loaded model, as JSON has it."""
-    info = dict(model.info)
-    counts: Mapping[str, int] = info.pop("parameters", None) or {}
-    total = sum(counts.values())
-    signature = model.signature
+def report(name: str, task: str, signature: str | None, info: Mapping[str, Any], memory: Memory) -> dict[str, Any]:
+    """What is known of a model, with its weight on this machine. `info` is the model's own."""
+    rest = dict(info)
+    counts: Mapping[str, int] = rest.pop("parameters", None) or {}
+    dtypes = {dtype: {"parameters": count, "bytes": int(count * width(dtype))} for dtype, count in counts.items()}
     return {
         "name": name,
-        "format": info.pop("format", type(model).__name__),
-        "task": model.task.name,
-        "signature": signature.describe() if signature else None,
-        "parameters": total if counts else None,
-        "bytes": info.pop("bytes", None),
-        "dtypes": {dtype: {"parameters": count, "bytes": int(count * width(dtype))} for dtype, count in counts.items()},
+        "format": rest.pop("format", None),
+        "task": task,
+        "signature": signature,
+        "bytes": rest.pop("bytes", None),
+        "dtypes": dtypes,
+        **(arithmetic(sum(counts.values()), memory) if counts else {"parameters": None}),
+        **rest,
+    }
+
+
+def arithmetic(parameters: int, memory: Memory) -> dict[str, Any]:
+    """So many parameters in each common form: the bytes, and whether they fit into what is available now."""
+    needs = {form: parameters * size for form, size in WIDTHS.items()}
+    return {
+        "parameters": parameters,
         "memory": {"total": memory.total, "available": memory.available},
-        "fits": fits(total, memory) if counts else {},
-        **info,
+        "fits": {form: {"bytes": need, "fits": need <= memory.available} for form, need in needs.items()},
     }
 
 
