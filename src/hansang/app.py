@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from hansang import logs, plugins
@@ -25,7 +26,7 @@ from hansang.jobs.jobs import Jobs
 from hansang.registry.catalog import Catalog
 from hansang.registry.registry import ModelSpec, Registry
 from hansang.registry.repository import Repository
-from hansang.registry.safety import check_artifact
+from hansang.registry.safety import check_artifact, sha256_of
 from hansang.scheduling.batcher import QueueLimits
 from hansang.settings import ModelSettings, Settings
 from hansang.settings import load as load_settings
@@ -36,7 +37,7 @@ from hansang.training.trainer import Trainer
 from hansang.usage.metrics import Metrics
 
 
-def open_source(source: Source) -> Model | Mount:
+def open_directly(source: Source) -> Model | Mount:
     """Ask the runtimes, ours first, who opens a source."""
     runtimes = [make() for _, make in plugins.load(plugins.RUNTIMES)]
     for runtime in runtimes:
@@ -80,12 +81,12 @@ class Server:
         self.key = key or ServerKey(os.environ.get(ENVIRONMENT) or None)
         self.metrics = Metrics()
         self.registry = Registry(
-            open_source,
+            self._open,
             limits=QueueLimits(self.settings.queue_calls, self.settings.queue_bytes),
             threads=self.settings.threads,
         )
         home = self.settings.home
-        self.catalog = Catalog(Repository(home / "models"), self.registry, check_artifact)
+        self.catalog = Catalog(Repository(home / "models"), self.registry)
         self.engine = Engine(self.registry, self.metrics, self.catalog)
         self.status = Status()
         for name, model in self.settings.models.items():
@@ -97,6 +98,15 @@ class Server:
         self._jobs: Jobs | None = None
         self.engine.trainers = lambda: describe_trainers(self._trainers())
         self.app = self._front_door()
+
+    def _open(self, source: Source) -> Model | Mount:
+        """Open a source; a file that could run code when it is opened, only if its very content is trusted."""
+        if source.path is None or source.is_python:
+            return open_directly(source)
+        if self.settings.trust and (digest := sha256_of(source.file())) in self.settings.trust:
+            return open_directly(replace(source, options={**source.options, "trusted": digest}))
+        check_artifact(source.file())
+        return open_directly(source)
 
     def _add_configured(self, name: str, model: ModelSettings) -> None:
         _, source = parse(f"{name}={model.source}")

@@ -61,7 +61,9 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     source: str = Field(description="what stands for the model on the command line")
-    placement: Literal["inline", "thread"] | None = Field(None, description="run on the event loop, or on a thread")
+    placement: Literal["inline", "thread", "process"] | None = Field(
+        None, description="run on the event loop, on a thread, or in a process of its own"
+    )
     max_batch_size: int | None = Field(None, ge=1, description="rows that may share one call of the model")
     concurrency: int | None = Field(None, ge=1, le=1024, description="batches and streams in flight")
     gather: float | None = Field(None, ge=0, le=1, description="seconds a batch may wait to fill up under load")
@@ -95,6 +97,9 @@ class Settings(BaseModel):
     log_format: Literal["text", "json"] = Field("text", description="log lines for people or for programs")
     access_log: bool = Field(False, description="log a line for every request")
     upload_limit: int = Field(10 * 2**30, ge=1024, description="bytes of an uploaded artifact or table")
+    trust: Names = Field(
+        [], description="sha256:... of files that may run code when they are opened, in a process apart"
+    )
     idle_timeout: float = Field(0.0, ge=0, description="seconds without a call after which a model unloads; 0: never")
     keep_jobs: float = Field(7 * 86400.0, ge=0, description="seconds that ended jobs are remembered")
     models: dict[str, ModelSettings] = Field({}, description="models to serve, each in a [models.NAME] table")

@@ -14,8 +14,8 @@ from hansang.core.errors import ClientGone, HansangError
 from hansang.core.signature import Signature
 from hansang.core.source import Source
 
-Placement = Literal["inline", "thread"]
-"""Where the model's code runs: on the event loop (microseconds of work) or on a thread of its own."""
+Placement = Literal["inline", "thread", "process"]
+"""Where the model's code runs: on the event loop (microseconds of work), on a thread of its own, or in a process."""
 
 
 def _one_row(request: Any) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,11 @@ log = logging.getLogger("hansang.models")
 
 
 class Catalog:
-    """Lives on the event loop; the disk is touched off it. `check` refuses unsafe artifacts before they are opened."""
+    """Lives on the event loop; the disk is touched off it. Unsafe artifacts are refused when they are opened."""
 
-    def __init__(self, repository: Repository, registry: Registry, check: Callable[[Path], None]) -> None:
+    def __init__(self, repository: Repository, registry: Registry) -> None:
         self.repository = repository
         self.registry = registry
-        self._check = check
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def start(self) -> None:
@@ -51,7 +50,6 @@ class Catalog:
         self.refuse_foreign(name)
         if Path(incoming.path.name).suffix.lower() in PYTHON:
             raise Conflict("Code is never taken over HTTP.", hint="Serve it from the command line: hansang serve FILE")
-        await asyncio.to_thread(self._check, incoming.path)
         placed = await asyncio.to_thread(self.repository.place, incoming, name)
         try:
             spec = self._spec_of(placed, facts.get("options", {}), facts.get("display_name"))

@@ -22,6 +22,7 @@ from hansang.core.errors import Conflict, HansangError, LoadFailed, ModelNotFoun
 from hansang.core.model import LoadContext, Model, Mount, Placement
 from hansang.core.source import Source
 from hansang.scheduling.batcher import Batcher, QueueLimits
+from hansang.scheduling.process import Hosted
 
 _PATIENCE = 30.0
 """Seconds that a retiring model's calls get to finish."""
@@ -107,6 +108,8 @@ class Registry:
         for setting in ("placement", "max_batch_size", "concurrency", "gather"):
             if (value := getattr(spec, setting)) is not None:
                 setattr(model, setting, value)
+        if model.placement == "process":
+            model = Hosted(spec.source, model.task)
         return Entry(spec, model, version, stored=stored)
 
     async def prepare(self, spec: ModelSpec, version: str) -> Entry:
