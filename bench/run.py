@@ -27,7 +27,7 @@ def main() -> int:
     if process.SERVER_CORE == process.LOAD_CORE:
         print("Only one core: the load shares it with the server. Compare CPU figures only.", file=sys.stderr)
     os.sched_setaffinity(0, {process.LOAD_CORE})
-    plan = Plan(args.reps, args.secs, tuple(args.conc), tuple(args.servers))
+    plan = Plan(args.reps, args.secs, tuple(args.conc), tuple(args.servers), args.patience)
     workloads = list(ALL.values()) if "all" in args.workload else [ALL[key] for key in args.workload]
     for workload in workloads:
         _one(workload, plan, [args.out, BENCH / "results"] if args.publish else [args.out])
@@ -49,6 +49,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--secs", type=int, default=3, help="seconds of each run (3)")
     parser.add_argument("--conc", type=numbers, default=[], metavar="1,16,64", help="connections")
     parser.add_argument("--servers", type=lambda text: text.split(","), default=[], metavar="floor,hansang")
+    parser.add_argument(
+        "--patience", type=int, default=0, metavar="N", help="repeat a run disturbed by other programs, N times at most"
+    )
     parser.add_argument("--out", type=Path, default=OUT, help="where the results go (bench/out)")
     parser.add_argument("--publish", action="store_true", help="also write the page and the plot to bench/results")
     args = parser.parse_args()

@@ -55,7 +55,7 @@ class Walkthrough:
                 if left_alone:
                     continue
                 if (named := _FILE.match(text)) is not None:
-                    (self.here / named[1]).write_text(text, encoding="utf-8")
+                    (self.here / named[1]).write_text(self.ported(text), encoding="utf-8")
                 elif language == "console":
                     for command, expected in commands(text):
                         self.run(command, expected)
@@ -69,10 +69,14 @@ class Walkthrough:
         if command.startswith("cd "):
             self.here = (self.here / command.removeprefix("cd ")).resolve(strict=True)
             return
-        command = re.sub(r"\b8000\b", str(self.port), command)
+        command = self.ported(command)
         printed = self.serve(command) if _SERVER.match(command) else self.finish(command)
         printed = re.sub(rf"\b{self.port}\b", "8000", printed)
         assert fits(expected, printed), f"$ {command}\nprinted:\n{printed}\nthe page says:\n{expected}"
+
+    def ported(self, text: str) -> str:
+        """With the port that this page has, in place of 8000."""
+        return re.sub(r"\b8000\b", str(self.port), text)
 
     def finish(self, command: str) -> str:
         """What a command prints, on both streams."""

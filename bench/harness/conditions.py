@@ -1,6 +1,6 @@
 """Under which conditions the figures were taken, in a few words that name no machine.
 
-Quiet: other programs used less than a tenth of a core. Where they used more, wall-clock figures (requests per second,
+Quiet: other programs used less than a fifth of a core. Where they used more, wall-clock figures (requests per second,
 milliseconds) are indicative, and only CPU figures and ratios count.
 """
 
@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 
+from harness.load import QUIET
 from harness.measure import Plan, Row
 
-_QUIET = 0.1
 _PACKAGES = ("hansang", "uvicorn", "uvloop", "fastapi", "pydantic", "orjson", "onnxruntime")
 
 
@@ -27,7 +27,7 @@ def describe(rows: Sequence[Row], plan: Plan, kind: str) -> str:
     noise = f"load average {min(loads):.1f} to {max(loads):.1f} (the bench itself makes up to 2)"
     if others:
         middle = statistics.median(others)
-        word = "quiet" if max(middle, 0.0) < _QUIET else "busy"
+        word = "quiet" if middle < QUIET else "busy"
         noise = f"{word}: other programs used {middle:.2f} of a core (median; at most {max(others):.2f}), {noise}"
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     return (

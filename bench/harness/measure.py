@@ -31,6 +31,8 @@ class Plan:
     seconds: int = 3
     conc: Sequence[int] = ()
     servers: Sequence[str] = ()
+    patience: int = 0
+    """How often a run that other programs disturbed is made again."""
 
 
 def measure(workload: Workload, plan: Plan) -> list[Row]:
@@ -81,7 +83,7 @@ def _turns(workload: Workload, running: Sequence[Running], plan: Plan) -> list[R
         for conc in plan.conc or workload.conc:
             for each in running:
                 name = each.server.name
-                found = drive(each, conc, plan.seconds, whole=workload.whole)
+                found = drive(each, conc, plan.seconds, whole=workload.whole, patience=plan.patience)
                 found["cpu_us"] /= events[name]
                 if workload.kind == "stream":
                     found |= {"events": events[name], "eps": found["rps"] * events[name]}

@@ -120,6 +120,7 @@ COLUMNS: dict[str, list[Column]] = {
         ("first 200, ms", _of("ready_ms"), ",.0f"),
         ("x FastAPI", _ratio_of("ready_ms"), ".2f"),
         ("CPU s", _of("cpu_s"), ".2f"),
+        ("x FastAPI", _ratio_of("cpu_s"), ".2f"),
         ("RSS MiB", _of("rss_mb"), ".1f"),
         ("PSS MiB", _of("pss_mb"), ".1f"),
         ("processes", _of("processes"), ".0f"),

@@ -153,14 +153,19 @@ class Mount:
 
 
 class Runtime(Protocol):
-    """Opens one kind of source. Found through the entry point group `hansang.runtimes`."""
+    """Opens one kind of source. Found through the entry point group `hansang.runtimes`.
+
+    `wrap(obj) -> Model | Mount | None` (optional) does the same for what was made in code; None: not its kind.
+    """
 
     name: ClassVar[str]
     sources: ClassVar[str]
     """What it opens, in the words of the command line: `a scikit-learn model (*.skops)`."""
 
     def claims(self, source: Source) -> bool:
-        """Whether this runtime opens `source`. Cheap: looks at the name, or the first bytes."""
+        """Whether this runtime opens `source`. Cheap: looks at the name, or the first bytes; of what is in a Python
+        file, it may look at the object.
+        """
         ...
 
     def open(self, source: Source) -> Model | Mount:

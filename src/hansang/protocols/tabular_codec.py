@@ -19,7 +19,8 @@ from typing_extensions import TypedDict
 from hansang.core.errors import InvalidInput, LoadFailed, ModelFailed
 from hansang.core.signature import Field, Signature
 from hansang.protocols.json_text import BOM, dumps, loads, may_overflow, parse
-from hansang.protocols.tabular_types import BLOBS, blob, example, form_type, list_of, python_type
+from hansang.protocols.tabular_example import example
+from hansang.protocols.tabular_types import BLOBS, blob, form_type, list_of, python_type
 from hansang.registry.registry import Entry
 from hansang.tasks.tabular import Table
 

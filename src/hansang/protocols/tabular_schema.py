@@ -35,7 +35,8 @@ class TabularSchema:
             return {_JSON: body}
         forms = [codec.bare, codec.objects] if codec.bare is not codec.objects else [codec.objects]
         forms += [codec.columns] if codec.fields else []
-        body["schema"] = {"anyOf": [self._schema(form, "request") for form in forms]}
+        body["schema"] = {"anyOf": [_not_empty(self._schema(form, "request")) for form in forms]}
+        _not_empty(self.components.get(f"{codec.model}.request.Columns", {}))
         content = {_JSON: body}
         if codec.fields and not any(field.shape or field.dtype in ("json", *BLOBS) for field in codec.fields):
             content[_FORM] = {"schema": self._schema(codec.form, "form")}
@@ -79,6 +80,14 @@ class TabularSchema:
             return {"type": "object", "description": "What it takes has no schema."} if mode == "validation" else {}
         self.components |= {prefix + name: part for name, part in schema.pop("$defs", {}).items()}
         return schema
+
+
+def _not_empty(schema: dict[str, Any]) -> dict[str, Any]:
+    """Its lists hold at least one row."""
+    for part in schema.get("properties", {}).values():
+        if part.get("type") == "array":
+            part["minItems"] = 1
+    return schema
 
 
 def _any_rows(key: str) -> dict[str, Any]:

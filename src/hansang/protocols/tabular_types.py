@@ -10,12 +10,22 @@ import binascii
 import re
 import types
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
-from enum import Enum
-from typing import Annotated, Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,
+    Required,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from annotated_types import Ge, Le, Len
 from pydantic import BeforeValidator, FailFast, GetPydanticSchema, PlainSerializer, TypeAdapter, WithJsonSchema
+from pydantic import Field as About
 from pydantic_core import CoreSchema, core_schema, from_json
 from typing_extensions import TypedDict
 
@@ -23,7 +33,8 @@ from hansang.core.signature import FLOATS, INTEGERS, Field
 from hansang.tasks.tabular import Blob
 
 BLOBS = ("bytes", "image")
-_MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(;.*)?")
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9.+_-]+/[A-Za-z0-9.+_-]+")
+_BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 
 def _from_base64(value: Any) -> bytes:
@@ -37,7 +48,7 @@ def _from_base64(value: Any) -> bytes:
 
 
 def _is_media_type(value: str) -> str:
-    if not _MEDIA_TYPE.fullmatch(value) or not value.isprintable() or not value.isascii():
+    if not isinstance(value, str) or not _MEDIA_TYPE.fullmatch(value):
         raise ValueError("should be a media type such as image/png")
     return value
 
@@ -49,18 +60,28 @@ class EncodedBytes(TypedDict):
         bytes,
         BeforeValidator(_from_base64),
         PlainSerializer(lambda data: b64encode(data).decode(), return_type=str),
-        WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+        WithJsonSchema({"type": "string", "contentEncoding": "base64", "pattern": _BASE64}),
     ]
-    content_type: NotRequired[Annotated[str, BeforeValidator(_is_media_type)]]
+    content_type: NotRequired[
+        Annotated[
+            str,
+            BeforeValidator(_is_media_type),
+            WithJsonSchema({"type": "string", "pattern": f"^{_MEDIA_TYPE.pattern}$", "examples": ["image/png"]}),
+        ]
+    ]
 
 
 def python_type(field: Field) -> Any:
     """The type that one row's value of this field has in JSON."""
-    return _shaped(_scalar(field), field)
+    return _described(_shaped(_scalar(field), field), field)
 
 
 def form_type(field: Field) -> Any:
     """The same for a form, where a value is text, or a list of texts: structured ones may be given as JSON."""
+    return _described(_form_type(field), field)
+
+
+def _form_type(field: Field) -> Any:
     if field.shape or (field.dtype == "json" and field.annotation not in (None, Any, str)):
         return Annotated[python_type(field), BeforeValidator(_from_json_text)]
     if field.choices:
@@ -68,6 +89,15 @@ def form_type(field: Field) -> Any:
     if field.dtype in BLOBS:
         return Annotated[EncodedBytes, BeforeValidator(lambda value: {"b64": value})]
     return _scalar(field)
+
+
+def _described(kind: Any, field: Field) -> Any:
+    """With what people and programs are told of it: its description, and the default that stands for it."""
+    told = field.default is None or isinstance(field.default, bool | int | float | str)
+    extra = {"default": field.default} if told and not field.required else None
+    if extra is None and not field.description:
+        return kind
+    return Annotated[kind, About(description=field.description or None, json_schema_extra=extra)]
 
 
 def _from_json_text(value: Any) -> Any:
@@ -145,11 +175,13 @@ def _portable(annotation: Any) -> Any:
 
 
 def _typed_dict(annotation: Any) -> Any:
-    hints: Mapping[str, Any] = get_type_hints(annotation)
-    fields = {
-        name: _portable(kind) if name in annotation.__required_keys__ else NotRequired[_portable(kind)]
-        for name, kind in hints.items()
-    }
+    fields: dict[str, Any] = {}
+    for name, kind in get_type_hints(annotation, include_extras=True).items():
+        required = name in annotation.__required_keys__
+        if get_origin(kind) in (Required, NotRequired):
+            required = get_origin(kind) is Required
+            (kind,) = get_args(kind)  # noqa: PLW2901
+        fields[name] = _portable(kind) if required else NotRequired[_portable(kind)]
     made = TypedDict(annotation.__name__, fields)  # type: ignore[misc]
     made.__doc__ = annotation.__doc__
     made.__pydantic_config__ = getattr(annotation, "__pydantic_config__", {})  # type: ignore[attr-defined]
@@ -162,22 +194,4 @@ def blob(value: Any) -> Any:
         return [blob(part) for part in value]
     if isinstance(value, dict):
         return Blob(value["b64"], value.get("content_type", "application/octet-stream"))
-    return value
-
-
-def example(field: Field) -> Any:
-    """A value that fits the field."""
-    if not field.required and isinstance(field.default, bool | int | float | str):
-        return field.default
-    if field.choices:
-        first = field.choices[0]
-        value: Any = first.value if isinstance(first, Enum) else first
-    elif field.dtype in INTEGERS:
-        value = 1
-    elif field.dtype in FLOATS:
-        value = 1.0
-    else:
-        value = {"bool": True, "string": "text", "json": {}}.get(field.dtype, {"b64": "aGk="})
-    for length in reversed(field.shape):
-        value = [value] * (2 if length is None else length)
     return value
