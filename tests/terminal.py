@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import signal
 import subprocess
@@ -36,9 +37,24 @@ class Typed:
 def typed(*arguments: str) -> Typed:
     """What `hansang ARGUMENTS` answers."""
     out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
+    with redirect_stdout(out), redirect_stderr(err), logging_restored():
         status = main([str(argument) for argument in arguments])
     return Typed(status, out.getvalue(), err.getvalue())
+
+
+@contextmanager
+def logging_restored() -> Iterator[None]:
+    """Logging is as it was when the block ends: the tests' own must not change with what one of them configured."""
+    loggers = [logging.getLogger(name) for name in (None, "hansang", "uvicorn")]
+    root = loggers[0]
+    handlers, levels = root.handlers[:], [logger.level for logger in loggers]
+    root.handlers = []
+    try:
+        yield
+    finally:
+        root.handlers = handlers
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 class Started:
@@ -89,14 +105,10 @@ class Started:
 
 
 @contextmanager
-def started(
-    *arguments: str, cwd: Path, code: str | None = None, env: dict[str, str] | None = None
-) -> Iterator[Started]:
-    """`hansang ARGUMENTS` (or the Python program `code`) until the block ends."""
-    program = ["-m", "hansang", *map(str, arguments)] if code is None else ["-c", code, *map(str, arguments)]
-    process = subprocess.Popen(
-        [sys.executable, *program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=env
-    )
+def started(*arguments: str, cwd: Path, program: tuple[str, str] = ("-m", "hansang")) -> Iterator[Started]:
+    """`python -m hansang ARGUMENTS`, or another program (`-m uvicorn`, `-c CODE`), until the block ends."""
+    command = [sys.executable, *program, *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd)
     running = Started(process)
     try:
         yield running

@@ -190,7 +190,7 @@ from hansang.cli import main
 atexit.register(lambda: print("modules", *sorted({name.partition(".")[0] for name in sys.modules})))
 sys.exit(main(sys.argv[1:]))
 """
-    with started("serve", "--no-demo", "--port", "0", cwd=here, code=code) as server:
+    with started("serve", "--no-demo", "--port", "0", cwd=here, program=("-c", code)) as server:
         server.until_ready()
         with server.client() as client:
             assert client.get("/readyz").status_code == 200
@@ -256,7 +256,7 @@ def test_a_sample_teaches_an_untyped_model_its_types(here: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_serve_from_python_does_the_same(here: Path, and_gate: str) -> None:
     code = f"import hansang; hansang.serve({and_gate!r}, port=0)"
-    with started(cwd=here, code=code) as server:
+    with started(cwd=here, program=("-c", code)) as server:
         server.until_ready()
         with server.client() as client:
             assert client.post("/v1/models/and:predict", json={"instances": [[1, 1]]}).json() == {"predictions": [1]}

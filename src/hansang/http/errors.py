@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from hansang.core.wire import Header, Reply
 log = logging.getLogger("hansang.http")
 
 _CLASSIC = ("/predict/", "/items/")
+_PARAMETER = re.compile(r"\{\w+\}")
 _SHOWN = 200
 """Characters of a caller's path that an error repeats."""
 
@@ -72,9 +74,20 @@ def internal(request_id: str) -> HansangError:
 def unknown_path(method: str, path: str, known: Iterable[str]) -> NotFound:
     """404 with the routes that look alike."""
     shown = path if len(path) <= _SHOWN else path[:_SHOWN] + "..."
-    near = difflib.get_close_matches(shown, sorted(set(known)), n=3, cutoff=0.5)
+    filled = {_filled(template, shown): template for template in sorted(set(known))}
+    near = [filled[match] for match in difflib.get_close_matches(shown, filled, n=3, cutoff=0.6)]
     hint = f"Did you mean {' or '.join(near)}?" if near else "GET /docs shows every route."
     return NotFound(f"Invalid URL ({method} {shown})", hint=hint, code="unknown_url")
+
+
+def _filled(template: str, path: str) -> str:
+    """The template with the parts of `path` where it has parameters: `/items/{item_id}` as `/items/7`."""
+    parts = path.split("/")
+    pieces = []
+    for index, piece in enumerate(template.split("/")):
+        given = parts[index] if index < len(parts) else ""
+        pieces.append(_PARAMETER.sub(lambda _, given=given: given.partition(":")[0], piece))  # type: ignore[misc]
+    return "/".join(pieces)
 
 
 def wrong_method(method: str, path: str, allowed: Sequence[str], base_url: str) -> MethodNotAllowed:

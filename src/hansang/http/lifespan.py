@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from hansang.core.errors import HansangError, LoadFailed
+from hansang.core.errors import HansangError, LoadFailed, Unavailable
+from hansang.http.errors import render
 from hansang.http.front_door import ASGIApp, Receive, Scope, Send
+
+log = logging.getLogger("hansang.http")
 
 
 class LifespanApp:
@@ -30,7 +34,24 @@ class LifespanApp:
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
+            await self._late(scope, receive, send)
+
+    async def _late(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The first request of a mounted server, and every one until it has started."""
+        try:
             await self.started()
+        except HansangError as exc:
+            log.error("the server did not start: %s %s", exc.message, exc.hint or "")
+            if scope["type"] != "http":
+                raise
+            reply = render(
+                Unavailable("The server could not start.", hint="Its log says why; the next request tries again."),
+                scope["path"].removeprefix(scope.get("root_path", "")),
+            )
+            headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(reply.body))]
+            await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+            await send({"type": "http.response.body", "body": reply.body})
+        else:
             await self._door(scope, receive, send)
 
     async def started(self) -> None:

@@ -96,10 +96,14 @@ def _fault(body: bytes, said: str) -> tuple[str, str]:
     return said, "Send numbers of at most 4300 digits."
 
 
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
+"""A Blob is a dataclass; orjson would write its fields."""
+
+
 def dumps(value: Any, model: str) -> bytes:
     """An answer of `model` as JSON. Raises ModelFailed for what JSON cannot say (NaN, Infinity, an unknown type)."""
     try:
-        body = orjson.dumps(value, default=_jsonable, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+        body = orjson.dumps(value, default=_jsonable, option=_OPTIONS)
     except TypeError as exc:
         if "64-bit" not in str(exc):
             raise _unspeakable(model, str(exc.__cause__ or exc)) from None
@@ -135,6 +139,8 @@ def not_finite(value: Any) -> bool:
 def _jsonable(value: Any) -> Any:
     if isinstance(value, Blob):
         return {"b64": b64encode(value.data).decode(), "content_type": value.content_type}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
     for method in ("model_dump", "tolist"):
         if hasattr(value, method):
             return getattr(value, method)()
@@ -149,8 +155,6 @@ def _jsonable(value: Any) -> Any:
 
 def _plainer(value: Any) -> Any:
     """As `_jsonable`, with what orjson knows by itself."""
-    if is_dataclass(value) and not isinstance(value, type | Blob):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
     try:
         return _jsonable(value)
     except TypeError:

@@ -80,7 +80,7 @@ class ModelsV1:
         self._engine = engine
         self.router = APIRouter(tags=["models"])
         self.router.get("/v1/models", operation_id="list_models", summary="Models")(self.list_models)
-        self.router.get("/v1/models/{name:path}", operation_id="get_model", summary="One model")(self.get_model)
+        self.router.get("/v1/models/{name}", operation_id="get_model", summary="One model")(self.get_model)
 
     def routes(self) -> Sequence[Route]:
         return ()

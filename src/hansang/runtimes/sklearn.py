@@ -66,6 +66,8 @@ class SklearnModel(Model):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._estimator: Any = None
+        self._methods: dict[str, Callable[[Any], Any]] = {}
 
     def load(self, context: LoadContext) -> None:
         parameters, size = _check_file(self.path)
@@ -131,7 +133,7 @@ class SklearnModel(Model):
         return tuple(_output(name, value, labels) for name, value in answer.items())
 
     def unload(self) -> None:
-        del self._estimator, self._methods
+        self._estimator, self._methods = None, {}
 
 
 class _ThreadLimit:
