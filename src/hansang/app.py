@@ -87,7 +87,8 @@ class Server:
         )
         home = self.settings.home
         self.catalog = Catalog(Repository(home / "models"), self.registry)
-        self.engine = Engine(self.registry, self.metrics, self.catalog)
+        self.engine = Engine(self.registry, self.metrics)
+        self.engine.catalog = self.catalog
         self.status = Status()
         for name, model in self.settings.models.items():
             self._add_configured(name, model)

@@ -32,11 +32,12 @@ async def _no_training(model: str, request: Mapping[str, Any], table: Path | Non
 class Engine:
     """One server's data plane, on one event loop."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, catalog: Catalog) -> None:
+    catalog: Catalog
+    jobs: Jobs
+    """Set by the composition root, as are `train` and `trainers`, for the control plane's routes."""
+
+    def __init__(self, registry: Registry, metrics: Metrics) -> None:
         self.registry = registry
-        self.catalog = catalog
-        self.jobs: Jobs
-        """Set by the composition root when the server starts, as are the next two."""
         self.train: Train = _no_training
         """Starts a training: (model, request, table) -> job."""
         self.trainers: Callable[[], list[dict[str, Any]]] = list
