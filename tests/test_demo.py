@@ -48,6 +48,10 @@ def test_gates_and_xor_answer_their_truth_tables(table: Running) -> None:
     assert table.predict("not", 0, 1) == {"predictions": [1, 0]}
 
 
+def test_the_classic_route_answers_xor_with_a_bare_result(table: Running) -> None:
+    assert [table.client.get(f"/predict/XOR/{a}/{b}").json()["result"] for a, b in PAIRS] == LOGIC["xor"]
+
+
 def test_xor_is_as_sure_as_its_card_says(table: Running) -> None:
     rows = table.predict("xor", *PAIRS)["predictions"]
     sure = [row["probability"] if row["result"] else 1 - row["probability"] for row in rows]

@@ -18,6 +18,7 @@ from hansang.core.source import parse
 from hansang.runtimes.onnx import OnnxRuntime
 from hansang.scheduling.executors import answer
 from hansang.tasks.tabular import Table
+from hansang.testing import check_runtime
 
 F, N64, S = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 Port = tuple[str, int, Sequence[Any] | None]
@@ -81,6 +82,13 @@ def added(make: Maker, shape: Sequence[Any], dtype: int = F) -> Path:
 
 def same(make: Maker, dtype: int, shape: Sequence[Any]) -> Path:
     return make([node("Identity", ["x"], ["y"])], [("x", dtype, shape)], [("y", dtype, shape)])
+
+
+@pytest.mark.parametrize("shape", [["N", 2], [1, 2], ["N", "K"]])
+def test_it_keeps_the_contract(make: Maker, shape: list[Any]) -> None:
+    rows = [Table({"a": [[n, 1.0], [n, 2.0]], "b": [[n, n], [0.0, 0.0]]}, 2) for n in (1.0, 2.0, 3.0)]
+    model = OnnxRuntime().open(parse(str(added(make, shape)))[1])
+    check_runtime(model, rows, wrong=Table({"a": [[1.0, 2.0, 3.0]], "b": [[1.0]]}, 1))
 
 
 # Over HTTP

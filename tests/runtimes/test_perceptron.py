@@ -17,6 +17,7 @@ from hansang.core.model import Call, CallContext, LoadContext, Model
 from hansang.core.source import parse
 from hansang.runtimes.perceptron import PerceptronRuntime
 from hansang.tasks.tabular import Table
+from hansang.testing import check_runtime
 
 
 def write(folder: Path, text: str) -> Path:
@@ -30,6 +31,12 @@ def load(path: Path) -> Model:
     assert isinstance(model, Model)
     model.load(LoadContext())
     return model
+
+
+def test_it_keeps_the_contract(and_gate: str) -> None:
+    requests = [Table({"left": [0, 1], "right": [1, 1]}, 2), Table({"left": [1], "right": [0]}, 1)]
+    model = PerceptronRuntime().open(parse(and_gate)[1])
+    check_runtime(model, requests, wrong=Table({"left": ["one"], "right": [1]}, 1))
 
 
 def test_a_gate_answers_its_truth_table(serve: Callable[..., Running], and_gate: str) -> None:

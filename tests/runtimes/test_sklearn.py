@@ -35,6 +35,7 @@ from hansang.core.source import parse
 from hansang.runtimes.sklearn import SklearnRuntime
 from hansang.scheduling.executors import answer
 from hansang.tasks.tabular import Table
+from hansang.testing import check_runtime
 
 ROWS = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0], [3.0, 0.0]])
 NAMES = np.array(["no", "no", "yes", "yes"])
@@ -70,6 +71,13 @@ def ask(model: Model, *requests: dict[str, Any]) -> list[Any]:
         else result
         for result in answer(model, calls)
     ]
+
+
+@pytest.mark.parametrize("labels", [NAMES, [0, 0, 1, 1]])
+def test_it_keeps_the_contract(tmp_path: Path, labels: Any) -> None:
+    model = SklearnRuntime().open(parse(str(save(tmp_path, LogisticRegression().fit(ROWS, labels))))[1])
+    requests = [Table({"features": rows}, len(rows)) for rows in ([[0.0, 1.0], [1.0, 0.0]], [[3.0, 0.0]])]
+    check_runtime(model, requests, wrong=Table({"features": [[1.0]]}, 1))
 
 
 # Over HTTP

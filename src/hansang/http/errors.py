@@ -23,6 +23,7 @@ log = logging.getLogger("hansang.http")
 
 _CLASSIC = ("/predict/", "/items/")
 _PARAMETER = re.compile(r"\{\w+\}")
+_ALIKE = 0.7
 _SHOWN = 200
 """Characters of a caller's path that an error repeats."""
 
@@ -74,20 +75,19 @@ def internal(request_id: str) -> HansangError:
 def unknown_path(method: str, path: str, known: Iterable[str]) -> NotFound:
     """404 with the routes that look alike."""
     shown = path if len(path) <= _SHOWN else path[:_SHOWN] + "..."
-    filled = {_filled(template, shown): template for template in sorted(set(known))}
-    near = [filled[match] for match in difflib.get_close_matches(shown, filled, n=3, cutoff=0.6)]
+    alike = sorted(((_likeness(template, shown), template) for template in set(known)), reverse=True)
+    near = [template for likeness, template in alike[:3] if likeness >= _ALIKE]
     hint = f"Did you mean {' or '.join(near)}?" if near else "GET /docs shows every route."
     return NotFound(f"Invalid URL ({method} {shown})", hint=hint, code="unknown_url")
 
 
-def _filled(template: str, path: str) -> str:
-    """The template with the parts of `path` where it has parameters: `/items/{item_id}` as `/items/7`."""
+def _likeness(template: str, path: str) -> float:
+    """From 0 to 1. What stands in a parameter's place does not count: `/items/{item_id}` is `/items/7`."""
     parts = path.split("/")
-    pieces = []
-    for index, piece in enumerate(template.split("/")):
-        given = parts[index] if index < len(parts) else ""
-        pieces.append(_PARAMETER.sub(lambda _, given=given: given.partition(":")[0], piece))  # type: ignore[misc]
-    return "/".join(pieces)
+    for index, piece in enumerate(template.split("/")[: len(parts)]):
+        if "{" in piece:
+            parts[index] = "*" + "".join(parts[index].partition(":")[1:])
+    return difflib.SequenceMatcher(None, _PARAMETER.sub("*", template), "/".join(parts)).ratio()
 
 
 def wrong_method(method: str, path: str, allowed: Sequence[str], base_url: str) -> MethodNotAllowed:

@@ -82,7 +82,7 @@ class Classic:
         codec = codec_of(entry)
         result: Table = await self._engine.predict(entry, codec.row(values), request.scope[CONTEXT])
         columns = {name: column[0] for name, column in result.columns.items()}
-        value = next(iter(columns.values())) if len(columns) == 1 else columns
+        value = columns.get("result", columns) if len(columns) > 1 else next(iter(columns.values()))
         return Response(dumps({"result": value}, entry.name), media_type="application/json")
 
     def _name(self, gate: str, inputs: int) -> str:
