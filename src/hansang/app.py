@@ -12,7 +12,7 @@ from typing import Any
 
 from hansang import logs, plugins
 from hansang.access.server_key import ENVIRONMENT, ServerKey
-from hansang.core.errors import LoadFailed
+from hansang.core.errors import LoadFailed, SettingsError
 from hansang.core.model import Model, Mount
 from hansang.core.source import NAME, Source, parse
 from hansang.engine.engine import Engine
@@ -22,7 +22,7 @@ from hansang.http.guard import Guard
 from hansang.http.lifespan import LifespanApp, MountedLifespan
 from hansang.registry.registry import ModelSpec, Registry
 from hansang.scheduling.batcher import QueueLimits
-from hansang.settings import ModelSettings, Settings
+from hansang.settings import OF_THE_PROCESS, ModelSettings, Settings
 from hansang.settings import load as load_settings
 from hansang.usage.metrics import Metrics
 
@@ -67,6 +67,11 @@ class Server:
         key: ServerKey | None = None,
         **options: Any,
     ) -> None:
+        if useless := OF_THE_PROCESS & options.keys():
+            raise SettingsError(
+                f"{', '.join(sorted(useless))} is for whoever listens, and a Server does not: it makes an ASGI app.",
+                hint="hansang.serve(...) listens, and takes it.",
+            )
         self.settings = settings or load_settings(options)
         self.key = key or ServerKey(os.environ.get(ENVIRONMENT) or None)
         self.metrics = Metrics()
