@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +17,8 @@ from hansang.app import open_source
 from hansang.core.errors import LoadFailed
 from hansang.core.model import LoadContext, Model
 from hansang.core.source import parse
+from hansang.tasks.tabular import Table
+from hansang.testing import check_runtime
 
 PAGE = Path(__file__).parent.parent / "docs" / "design.md"
 
@@ -38,6 +43,8 @@ def lookup_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     plugins.load.cache_clear()
     yield
     plugins.load.cache_clear()
+    for name in ("my_package", "my_package.lookup"):
+        sys.modules.pop(name, None)
 
 
 @pytest.mark.usefixtures("lookup_plugin")
@@ -60,6 +67,16 @@ def test_the_smallest_runtime_refuses_what_is_no_table(tmp_path: Path) -> None:
     assert isinstance(model, Model)
     with pytest.raises(LoadFailed, match="not a look-up table"):
         model.load(LoadContext())
+
+
+@pytest.mark.usefixtures("lookup_plugin")
+def test_the_test_that_the_page_shows_passes(tmp_path: Path) -> None:
+    test = re.search(r"```python\n(def test_my_runtime.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert test
+    runtime = importlib.import_module("my_package.lookup").LookupRuntime
+    names: dict[str, Any] = {"LookupRuntime": runtime, "parse": parse, "check_runtime": check_runtime, "Table": Table}
+    exec(test[1], names)
+    names["test_my_runtime"](tmp_path)
 
 
 def test_the_page_names_every_room() -> None:

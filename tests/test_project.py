@@ -26,7 +26,7 @@ DOCS = ROOT / "docs"
 VENDORED = ROOT / "src" / "hansang" / "http" / "static" / "vendor"
 KEPT_OUT = {"torchvision", "ultralytics", "litellm", "tiktoken"}
 HEAVY = {"numpy", "onnxruntime", "PIL", "sklearn", "skops", "aiohttp", "torch"}
-REGISTRIES = re.compile(r"pythonhosted\.org|pypi\.org/simple|registry\.npmjs\.org|file:///")
+REGISTRIES = re.compile(r"pythonhosted\.org|pypi\.org/simple|registry\.npmjs\.org")
 
 
 def tracked() -> list[Path]:

@@ -60,6 +60,8 @@ def test_settings_are_options_of_a_server_and_are_checked(monkeypatch: pytest.Mo
     assert (server.settings.timeout, server.settings.queue_calls) == (5.0, 3)
     with pytest.raises(SettingsError, match="tiemout = 3"):
         hansang.Server(tiemout=3)
+    with pytest.raises(SettingsError, match="host, port is for whoever listens"):
+        hansang.Server(host="0.0.0.0", port=9000)
 
 
 def test_serve_in_a_running_event_loop_says_what_to_do_instead() -> None:

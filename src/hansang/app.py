@@ -14,7 +14,7 @@ from typing import Any
 
 from hansang import logs, plugins
 from hansang.access.server_key import ENVIRONMENT, ServerKey
-from hansang.core.errors import LoadFailed
+from hansang.core.errors import LoadFailed, SettingsError
 from hansang.core.model import Model, Mount
 from hansang.core.source import NAME, Source, parse
 from hansang.engine.engine import Engine
@@ -28,7 +28,7 @@ from hansang.registry.registry import ModelSpec, Registry
 from hansang.registry.repository import Repository
 from hansang.registry.safety import check_artifact, sha256_of
 from hansang.scheduling.batcher import QueueLimits
-from hansang.settings import ModelSettings, Settings
+from hansang.settings import OF_THE_PROCESS, ModelSettings, Settings
 from hansang.settings import load as load_settings
 from hansang.store.database import Database
 from hansang.store.presence import Presence
@@ -77,6 +77,11 @@ class Server:
         key: ServerKey | None = None,
         **options: Any,
     ) -> None:
+        if useless := OF_THE_PROCESS & options.keys():
+            raise SettingsError(
+                f"{', '.join(sorted(useless))} is for whoever listens, and a Server does not: it makes an ASGI app.",
+                hint="hansang.serve(...) listens, and takes it.",
+            )
         self.settings = settings or load_settings(options)
         self.key = key or ServerKey(os.environ.get(ENVIRONMENT) or None)
         self.metrics = Metrics()

@@ -105,6 +105,12 @@ class Settings(BaseModel):
     models: dict[str, ModelSettings] = Field({}, description="models to serve, each in a [models.NAME] table")
 
 
+OF_THE_PROCESS = frozenset({"host", "port", "demo", "log_level", "log_format"}) | {
+    name for name in Settings.model_fields if name.startswith(("header_", "drain_"))
+}
+"""Settings of whoever listens; an app in another's server has no use for them."""
+
+
 def flag_of(name: str) -> str:
     """`log_format` as a flag: `--log-format`."""
     return "--" + name.replace("_", "-")

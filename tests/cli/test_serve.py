@@ -181,6 +181,29 @@ def test_sigterm_alone_finishes_what_is_in_flight(here: Path) -> None:
     assert answers == [{"predictions": ["done"]}]
 
 
+def test_a_signal_while_a_model_loads_is_obeyed_after_that_and_a_second_at_once(here: Path) -> None:
+    code = """
+import time
+import hansang
+from hansang.tasks.tabular import TABULAR
+
+class Late(hansang.Model):
+    task = TABULAR
+
+    def load(self, context):
+        print("loading", flush=True)
+        time.sleep(600)
+
+hansang.serve(Late(), port=0)
+"""
+    with started(cwd=here, program=("-c", code)) as server:
+        server.until("^loading")
+        server.process.terminate()
+        server.until("WARNING hansang.http: models are loading: the server stops after that")
+        server.process.terminate()
+        assert server.process.wait(30) == 128 + signal.SIGTERM
+
+
 def test_nothing_heavy_is_imported_before_it_is_used(here: Path) -> None:
     """Start-up time and memory of a server with no model: what `numpy` and the like would cost, they do not."""
     heavy = {"numpy", "onnxruntime", "aiohttp", "PIL", "prometheus_client", "sklearn", "torch"}

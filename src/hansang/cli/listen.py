@@ -36,6 +36,8 @@ def open_listener(host: str, port: int, *, secured: bool, command: Callable[[int
     listener = socket.socket(family)
     if os.name == "posix":  # elsewhere it would allow two servers on one port
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6 and address[0] == "::":
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     try:
         listener.bind(address)
     except OSError as exc:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from signal import SIGTERM
 from socket import socket
 from time import monotonic
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -160,6 +162,14 @@ class _Server(uvicorn.Server):
         self._drain_delay = drain_delay
         self._on_ready = on_ready
         self._on_drain = on_drain
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal while models load is obeyed when they have; a second one at once, for a thread cannot be stopped."""
+        if not self.started:
+            if self.should_exit:
+                os._exit(128 + sig)
+            log.warning("models are loading: the server stops after that. The same again stops it now.")
+        super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         await super().startup(sockets)
