@@ -16,7 +16,7 @@ from hansang.core.model import Call, CallContext, Task
 from hansang.registry.registry import Entry, Registry
 from hansang.scheduling.batcher import NOT_NOW
 from hansang.scheduling.deadlines import Deadlines, deadline_exceeded
-from hansang.scheduling.executors import failure
+from hansang.scheduling.executors import cancelled_by_us, failure
 from hansang.usage.metrics import Metrics, ModelMetrics, Outcome
 
 
@@ -44,7 +44,8 @@ class Engine:
     async def predict(self, entry: Entry, request: Any, context: CallContext, size: int = 0) -> Any:
         """The whole answer to one request of `size` bytes."""
         queue = entry.queue
-        assert queue is not None
+        if queue is None:
+            raise entry.unavailable()
         began = monotonic()
         rows = entry.model.task.rows(request)
         call = Call(request, context)
@@ -81,7 +82,8 @@ class Engine:
         The caller of the iterator watches the deadline: a stream is interrupted where it waits.
         """
         queue = entry.queue
-        assert queue is not None
+        if queue is None:
+            raise entry.unavailable()
         began = monotonic()
         outcome: Outcome = "cancelled"
         call = Call(request, context)
@@ -93,7 +95,9 @@ class Engine:
                         if context.error is not None:
                             raise context.error
                         yield delta
-            except Exception as exc:
+            except BaseException as exc:
+                if isinstance(exc, GeneratorExit) or cancelled_by_us(exc):
+                    raise
                 raise failure(exc, call) from None
             finally:
                 queue.end_turn()

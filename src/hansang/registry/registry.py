@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from hansang.core.errors import Conflict, HansangError, LoadFailed, ModelNotFoun
 from hansang.core.model import LoadContext, Model, Mount, Placement
 from hansang.core.source import Source
 from hansang.scheduling.batcher import Batcher, QueueLimits
+
+log = logging.getLogger("hansang.registry")
 
 State = Literal["loading", "ready", "failed", "unloaded"]
 
@@ -55,6 +58,13 @@ class Entry:
     def name(self) -> str:
         return self.spec.name
 
+    def unavailable(self) -> Unavailable:
+        """What a caller is told while there is no queue."""
+        reason = f": {self.error.message}" if self.error else ""
+        return Unavailable(
+            f"The model {self.name!r} is {self.state}{reason}.", hint="Ask again in a moment; /readyz says when."
+        )
+
 
 class Registry:
     """All entries and mounts of one server."""
@@ -71,7 +81,7 @@ class Registry:
     def __iter__(self) -> Iterator[Entry]:
         return iter(list(self._entries.values()))
 
-    def add(self, spec: ModelSpec, model: Model | None = None) -> None:
+    def add(self, spec: ModelSpec, model: Model | Mount | None = None) -> None:
         """Put a source (or a model made in code) on the table, not loaded yet. A second equal name is an error."""
         if spec.name in self._entries or spec.name in self.mounts:
             raise Conflict(
@@ -106,19 +116,31 @@ class Registry:
             entry.model.load(LoadContext(threads=self._threads, sample=entry.spec.sample))
         except HansangError:
             raise
-        except Exception as exc:
+        except BaseException as exc:  # a model's file may even say exit()
             raise LoadFailed(
                 f"{entry.spec.source.text} could not be loaded: {type(exc).__name__}: {exc}",
                 hint="Run it by itself first; the error is from the model's own code or file.",
             ) from exc
 
-    async def unload(self, name: str) -> None:
+    async def unload(self, name: str, grace: float = 5.0) -> None:
+        """Take no more calls, let those that run finish for `grace` seconds, and have the model give back what it took.
+
+        A model that still runs then is left as it is: what it works with is not taken from under it.
+        """
         entry = self.find(name)
-        if entry.queue is not None:
-            entry.queue.close()
-            entry.queue = None
+        queue, entry.queue = entry.queue, None
         entry.state = "unloaded"
-        await asyncio.to_thread(entry.model.unload)
+        if queue is None:
+            return
+        queue.close()
+        try:
+            async with asyncio.timeout(grace):
+                await queue.stopped()
+            await asyncio.to_thread(entry.model.unload)
+        except TimeoutError:
+            log.warning("%s still runs after %g s; it is not unloaded", entry.name, grace)
+        except (Exception, SystemExit):
+            log.exception("%s could not be unloaded", entry.name)
 
     def find(self, name: str) -> Entry:
         """The entry of `name` or `name@version`, in whatever state. Raises ModelNotFound with near names."""
@@ -134,10 +156,7 @@ class Registry:
         """The entry of `name`, ready to answer. Raises ModelNotFound or Unavailable."""
         entry = self._entries.get(name) or self.find(name)
         if entry.queue is None:
-            reason = f": {entry.error.message}" if entry.error else ""
-            raise Unavailable(
-                f"The model {name!r} is {entry.state}{reason}.", hint="Ask again in a moment; /readyz says when."
-            )
+            raise entry.unavailable()
         return entry
 
     def _not_found(self, name: str) -> ModelNotFound:
