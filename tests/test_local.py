@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,12 @@ def test_a_sample_types_an_untyped_model(tmp_path: Path) -> None:
         assert model.signature is not None
         with pytest.raises(InvalidInput):
             model.predict([["one", 2]])
+
+
+def test_a_traceback_shows_the_hint() -> None:
+    with pytest.raises(LoadFailed) as caught:
+        hansang.load("gone.py:f")
+    assert f"hint: {caught.value.hint}" in "".join(traceback.format_exception(caught.value))
 
 
 def test_what_cannot_be_loaded_raises_and_leaves_no_thread(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from hansang.training.trainer import Trainer
 from hansang.usage.metrics import Metrics
 
 
-def open_directly(source: Source) -> Model | Mount:
+def open_source(source: Source) -> Model | Mount:
     """Ask the runtimes, ours first, who opens a source."""
     runtimes = [make() for _, make in plugins.load(plugins.RUNTIMES)]
     for runtime in runtimes:
@@ -108,11 +108,11 @@ class Server:
     def _open(self, source: Source) -> Model | Mount:
         """Open a source; a file that could run code when it is opened, only if its very content is trusted."""
         if source.path is None or source.is_python:
-            return open_directly(source)
+            return open_source(source)
         if self.settings.trust and (digest := sha256_of(source.file())) in self.settings.trust:
-            return open_directly(replace(source, options={**source.options, "trusted": digest}))
+            return open_source(replace(source, options={**source.options, "trusted": digest}))
         check_artifact(source.file())
-        return open_directly(source)
+        return open_source(source)
 
     def _add_configured(self, name: str, model: ModelSettings) -> None:
         _, source = parse(f"{name}={model.source}")

@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def _load(question: Mapping[str, Any]) -> tuple[Model, dict[str, Any]]:
-    from hansang.app import open_directly
+    from hansang.app import open_source
 
     told = question["source"]
     path = None if told["path"] is None else Path(told["path"])
@@ -59,7 +59,7 @@ def _load(question: Mapping[str, Any]) -> tuple[Model, dict[str, Any]]:
         sys.path.insert(0, str(path.parent))
     options = {**told["options"], HOSTED: "yes"}
     source = Source(told["text"], path, told["scheme"], told["rest"], told["attribute"], options)
-    model = open_directly(source)
+    model = open_source(source)
     if not isinstance(model, Model):
         raise HansangError(f"{told['text']} is an app, not a model.")
     model.load(LoadContext(**question["context"]))

@@ -15,7 +15,7 @@ from conftest import Running
 from hansang.core.errors import LoadFailed
 from hansang.core.model import Call, CallContext, LoadContext, Model
 from hansang.core.source import parse
-from hansang.runtimes.perceptron import PerceptronRuntime
+from hansang.runtimes.records import RecordRuntime
 from hansang.tasks.tabular import Table
 from hansang.testing import check_runtime
 
@@ -27,7 +27,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 def load(path: Path) -> Model:
-    model = PerceptronRuntime().open(parse(str(path))[1])
+    model = RecordRuntime().open(parse(str(path))[1])
     assert isinstance(model, Model)
     model.load(LoadContext())
     return model
@@ -35,7 +35,7 @@ def load(path: Path) -> Model:
 
 def test_it_keeps_the_contract(and_gate: str) -> None:
     requests = [Table({"left": [0, 1], "right": [1, 1]}, 2), Table({"left": [1], "right": [0]}, 1)]
-    model = PerceptronRuntime().open(parse(and_gate)[1])
+    model = RecordRuntime().open(parse(and_gate)[1])
     check_runtime(model, requests, wrong=Table({"left": ["one"], "right": [1]}, 1))
 
 
@@ -118,5 +118,5 @@ def test_a_missing_file_names_those_beside_it(tmp_path: Path) -> None:
     write(tmp_path, "{}")
     source: Any = parse(str(tmp_path / "gaet.json"))[1]
     with pytest.raises(LoadFailed) as failed:
-        PerceptronRuntime().open(source)
+        RecordRuntime().open(source)
     assert "gate.json" in str(failed.value.hint)

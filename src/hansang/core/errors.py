@@ -47,6 +47,8 @@ class HansangError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # a traceback shows it too
         self.param = param
         self.code = code or self.code
         self.headers = dict(headers or {})

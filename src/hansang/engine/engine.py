@@ -19,7 +19,7 @@ from hansang.registry.catalog import Catalog
 from hansang.registry.registry import Entry, Registry
 from hansang.scheduling.batcher import NOT_NOW
 from hansang.scheduling.deadlines import Deadlines, deadline_exceeded
-from hansang.scheduling.executors import failure
+from hansang.scheduling.executors import cancelled_by_us, failure
 from hansang.usage.metrics import Metrics, ModelMetrics, Outcome
 
 Train: TypeAlias = Callable[[str, Mapping[str, Any], Path | None], Awaitable[Job]]
@@ -108,7 +108,9 @@ class Engine:
                         if context.error is not None:
                             raise context.error
                         yield delta
-            except Exception as exc:
+            except BaseException as exc:
+                if isinstance(exc, GeneratorExit) or cancelled_by_us(exc):
+                    raise
                 raise failure(exc, call) from None
             finally:
                 queue.end_turn()

@@ -13,7 +13,6 @@ from urllib.parse import parse_qs
 
 import orjson
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from typing_extensions import TypedDict
 
 from hansang.core.errors import InvalidInput, LoadFailed, ModelFailed
@@ -59,9 +58,9 @@ class TabularCodec:
         if self.typed:
             try:
                 self._make_adapters()
-            except (PydanticUserError, PydanticUndefinedAnnotation) as exc:
+            except Exception as exc:  # a type may bring its own code for pydantic
                 raise LoadFailed(
-                    f"The inputs of {model} cannot be described: {exc.message.splitlines()[0]}",
+                    f"The inputs of {model} cannot be described: {(str(exc) or type(exc).__name__).splitlines()[0]}",
                     hint="Use numbers, str, bool, list, dict, dataclasses, numpy arrays or PIL images as type hints.",
                 ) from None
 

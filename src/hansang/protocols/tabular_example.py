@@ -10,7 +10,6 @@ from enum import Enum
 from typing import Any
 
 from pydantic import TypeAdapter
-from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 
 from hansang.core.signature import FLOATS, INTEGERS, Field
 from hansang.protocols.tabular_types import python_type
@@ -48,9 +47,9 @@ def _of_annotation(field: Field) -> Any:
         return {}
     try:
         schema = TypeAdapter(python_type(field)).json_schema()
-    except (PydanticInvalidForJsonSchema, PydanticUserError):
+        return _of_schema(schema, schema.get("$defs", {}))
+    except Exception:  # a type may bring its own code for pydantic, and its own schema
         return {}
-    return _of_schema(schema, schema.get("$defs", {}))
 
 
 def _of_schema(schema: Mapping[str, Any], parts: Mapping[str, Any]) -> Any:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
-from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUndefinedAnnotation, PydanticUserError
 
 from hansang.core.signature import Field
 from hansang.protocols.tabular_codec import TabularCodec
@@ -17,7 +16,6 @@ from hansang.protocols.tabular_types import BLOBS, python_type
 
 _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
-_UNDESCRIBED = (PydanticInvalidForJsonSchema, PydanticUndefinedAnnotation, PydanticUserError)
 
 
 class TabularSchema:
@@ -66,7 +64,7 @@ class TabularSchema:
     def _output(self, field: Field) -> dict[str, Any]:
         try:
             adapter = TypeAdapter(python_type(field))
-        except _UNDESCRIBED:
+        except Exception:  # a type may bring its own code for pydantic
             return {}
         return self._schema(adapter, "result", "serialization")
 
@@ -76,7 +74,7 @@ class TabularSchema:
         prefix = f"{self._codec.model}.{kind}."
         try:
             schema = adapter.json_schema(ref_template=f"#/components/schemas/{prefix}{{model}}", mode=mode)
-        except _UNDESCRIBED:
+        except Exception:  # a type may bring its own code for pydantic
             return {"type": "object", "description": "What it takes has no schema."} if mode == "validation" else {}
         self.components |= {prefix + name: part for name, part in schema.pop("$defs", {}).items()}
         return schema

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ from hansang.core.model import LoadContext, Model, Mount, Placement
 from hansang.core.source import Source
 from hansang.scheduling.batcher import Batcher, QueueLimits
 from hansang.scheduling.process import Hosted
+
+log = logging.getLogger("hansang.registry")
 
 _PATIENCE = 30.0
 """Seconds that a retiring model's calls get to finish."""
@@ -71,6 +74,16 @@ class Entry:
     @property
     def name(self) -> str:
         return self.spec.name
+
+    def unavailable(self) -> Unavailable:
+        """What a caller is told while there is no queue."""
+        reason = f": {self.error.message}" if self.error else "."
+        hint = "Ask again in a moment; /readyz says when."
+        if self.state == "unloaded":
+            hint = f"Load it: POST /v1/models/{self.name}/load"
+        elif self.error is not None and self.error.hint:
+            hint = self.error.hint
+        return Unavailable(f"The model {self.name!r} is {self.state}{reason}", hint=hint)
 
 
 class Registry:
@@ -151,12 +164,23 @@ class Registry:
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
-    async def _drain_and_unload(self, entry: Entry, state: State = "unloaded") -> None:
+    async def _drain_and_unload(self, entry: Entry, state: State = "unloaded", grace: float = _PATIENCE) -> None:
+        """Take no more calls, let those that came finish for `grace` seconds, and have the model give back what it took.
+
+        A model that still runs then is left as it is: what it works with is not taken from under it.
+        """
         queue, entry.queue, entry.state = entry.queue, None, state
-        if queue is not None:
-            await queue.drained(_PATIENCE)
-            queue.close()
-        await asyncio.to_thread(entry.model.unload)
+        if queue is None:
+            return
+        finished = await queue.drained(grace)
+        queue.close()
+        if not finished:
+            log.warning("%s still runs after %g s; it is not unloaded", entry.name, grace)
+            return
+        try:
+            await asyncio.to_thread(entry.model.unload)
+        except (Exception, SystemExit):
+            log.exception("%s could not be unloaded", entry.name)
         entry.memory = 0
 
     async def load(self, name: str) -> Entry:
@@ -171,7 +195,7 @@ class Registry:
         async with entry.waking:
             if entry.queue is None:
                 if entry.state != "idle":
-                    raise _not_ready(entry)
+                    raise entry.unavailable()
                 await self._make_ready(entry)
             assert entry.queue is not None
             return entry.queue
@@ -194,7 +218,7 @@ class Registry:
             entry.model.load(LoadContext(threads=self._threads, sample=entry.spec.sample))
         except HansangError:
             raise
-        except Exception as exc:
+        except BaseException as exc:  # a model's file may even say exit()
             raise LoadFailed(
                 f"{entry.spec.source.text} could not be loaded: {type(exc).__name__}: {exc}",
                 hint="Run it by itself first; the error is from the model's own code or file.",
@@ -208,9 +232,9 @@ class Registry:
             if queue is not None and not queue.depth and not queue.running and now - entry.last_used > idle:
                 await self._drain_and_unload(entry, "idle")
 
-    async def unload(self, name: str) -> None:
-        """Take an entry off its work: what waits is answered, nothing new is taken."""
-        await self._drain_and_unload(self.find(name))
+    async def unload(self, name: str, grace: float = 5.0) -> None:
+        """Take an entry off its work; what it was asked before is answered, if that takes no more than `grace`."""
+        await self._drain_and_unload(self.find(name), grace=grace)
 
     async def remove(self, name: str) -> None:
         """Take a name off the table, with all its versions."""
@@ -255,18 +279,15 @@ class Registry:
         """The entry of `name`, ready (or idle, see `wake`). Raises ModelNotFound or Unavailable."""
         entry = self._entries.get(name) or self.find(name)
         if entry.queue is None and entry.state != "idle":
-            raise _not_ready(entry)
+            raise entry.unavailable()
         return entry
 
-    async def close(self) -> None:
+    async def close(self, grace: float = 5.0) -> None:
         """Unload everything."""
-        for task in list(self._retiring):
-            await task
         for entry in {id(entry): entry for entry in [*self, *self._versions.values()]}.values():
-            if entry.queue is not None:
-                entry.queue.close()
-            entry.queue, entry.state = None, "unloaded"
-            await asyncio.to_thread(entry.model.unload)
+            await self._drain_and_unload(entry, grace=grace)
+        if self._retiring:
+            await asyncio.wait(self._retiring, timeout=grace)
 
     def _not_found(self, name: str) -> ModelNotFound:
         names = sorted(self._entries)
@@ -278,16 +299,6 @@ class Registry:
         else:
             hint = "No model is loaded: hansang serve MODEL"
         return ModelNotFound(f"The model {name!r} does not exist here.", hint=hint, param="model")
-
-
-def _not_ready(entry: Entry) -> Unavailable:
-    reason = f": {entry.error.message}" if entry.error else ""
-    hint = "Ask again in a moment; /readyz says when."
-    if entry.state == "unloaded":
-        hint = f"Load it: POST /v1/models/{entry.name}/load"
-    elif entry.state == "failed":
-        hint = (entry.error.hint if entry.error else None) or hint
-    return Unavailable(f"The model {entry.name!r} is {entry.state}{reason}", hint=hint)
 
 
 def resident_memory() -> int:

@@ -20,12 +20,12 @@ from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
+from hansang.core import onnx_file
 from hansang.core.artifact import card_beside
 from hansang.core.errors import HansangError, InvalidInput, LoadFailed, ModelFailed
 from hansang.core.model import Call, LoadContext, Model
 from hansang.core.signature import Field, Signature
 from hansang.core.source import Source
-from hansang.runtimes import onnx_file
 from hansang.tasks.tabular import TABULAR, Table
 
 _DTYPES = {"float": "float32", "double": "float64"} | {

@@ -38,7 +38,8 @@ _WRITTEN_SYMBOL = re.compile(
     r"Symbol\('(?:z?uf|[su])\d+'(?:, (?:positive|integer|nonnegative|real|finite|extended_real)=(?:True|False))*\)"
 )
 _NAMES = """
-Add Mul Rational Mod PythonMod FloorDiv CeilDiv CleanDiv Max Min Eq Ne Lt Le Gt Ge And Or Not Pow PowByNatural Integer True False
+Add Mul Rational
+Mod PythonMod FloorDiv CeilDiv CleanDiv Max Min Eq Ne Lt Le Gt Ge And Or Not Pow PowByNatural Integer True False
 IntTrueDiv FloatTrueDiv ModularIndexing TruncToInt oo int_oo
 """
 _FUNCTIONS = frozenset(_NAMES.split())

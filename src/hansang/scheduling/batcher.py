@@ -18,7 +18,7 @@ from typing import Any
 
 from hansang.core.errors import HansangError, QueueFull, Unavailable
 from hansang.core.model import Call, Model
-from hansang.scheduling.executors import InlineExecutor, answer, executor_for, failure
+from hansang.scheduling.executors import answer, executor_for, failure
 from hansang.scheduling.policy import BatchPolicy
 
 
@@ -63,7 +63,7 @@ class Batcher:
         self.limits = limits or QueueLimits()
         self.policy = BatchPolicy(model.max_batch_size, model.concurrency, model.gather)
         self.executor = executor_for(model)
-        self._inline = isinstance(self.executor, InlineExecutor)
+        self._inline = self.executor.inline
         self._cuts = model.max_batch_size > 1 and model.task.cut is not None
         self._uniform = model.signature is not None and model.signature.uniform
         self._loop = asyncio.get_running_loop()
@@ -76,6 +76,7 @@ class Batcher:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._empty: asyncio.Event | None = None
+        self._stopped = asyncio.Event()
 
     @property
     def depth(self) -> int:
@@ -106,7 +107,7 @@ class Batcher:
         Raises QueueFull at once. The future fails with whatever ends the call: the model's error, its deadline, its
         caller's leaving.
         """
-        return self._enqueue(call, rows if self._cuts else 1, size, False).future
+        return self._enqueue(call, (rows or 1) if self._cuts else 1, size, False).future
 
     async def turn(self, call: Call, size: int = 0) -> None:
         """Wait until one call may be streamed; a stream takes a batch's place. After it, `end_turn`, always."""
@@ -118,6 +119,9 @@ class Batcher:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self._release()
             raise
+        if self._closed:
+            self._release()
+            raise _unloading()
         call.context.started = monotonic()
 
     def deltas(self, call: Call) -> AsyncGenerator[Any]:
@@ -145,12 +149,17 @@ class Batcher:
         """Fail what waits and take no more; what runs may finish."""
         self._closed = True
         for waiter in list(self._queue):
-            self._drop(waiter, Unavailable("The model is being unloaded.", hint="Ask again in a moment."))
+            self._drop(waiter, _unloading())
         self.executor.close()
+        self._advance()
+
+    async def stopped(self) -> None:
+        """After `close`: until nothing runs any more."""
+        await self._stopped.wait()
 
     def _enqueue(self, call: Call, rows: int, size: int, stream: bool) -> _Waiter:
         if self._closed:
-            raise Unavailable("The model is being unloaded.", hint="Ask again in a moment.")
+            raise _unloading()
         if len(self._queue) >= self.limits.calls or (self._queue and self._bytes + size > self.limits.size):
             raise QueueFull(
                 f"{len(self._queue)} calls ({self._bytes} bytes) already wait for this model.",
@@ -207,6 +216,8 @@ class Batcher:
         self._could_start = None
         if self._empty is not None and not self._running:
             self._empty.set()
+        if self._closed and not self._running:
+            self._stopped.set()
 
     def _on_timer(self) -> None:
         """The gathering is over: as if the last batch had held one."""
@@ -220,7 +231,10 @@ class Batcher:
         first = next(iter(self._queue))
         if first.stream:
             self._leave(first)
-            first.future.set_result(None)
+            if first.future.done():
+                self._running -= 1  # cancelled, and about to say so
+            else:
+                first.future.set_result(None)
             return
         batch: list[tuple[_Waiter, int]] = []
         calls: list[Call] = []
@@ -268,7 +282,10 @@ class Batcher:
 
     def _shape(self, waiter: _Waiter) -> Hashable:
         if waiter.shape is None:
-            waiter.shape = self.task.shape(waiter.call.request)
+            try:
+                waiter.shape = self.task.shape(waiter.call.request)
+            except Exception:
+                waiter.shape = waiter  # nobody else's: a request without rows, or nested too deep
         return waiter.shape
 
     def _settle(self, batch: Sequence[tuple[_Waiter, int]], results: Sequence[Any]) -> None:
@@ -303,3 +320,7 @@ class Batcher:
     def _release(self) -> None:
         self._running -= 1
         self._advance()
+
+
+def _unloading() -> Unavailable:
+    return Unavailable("The model is being unloaded.", hint="Ask again in a moment.")

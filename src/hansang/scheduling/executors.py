@@ -10,11 +10,12 @@ import asyncio
 import inspect
 import logging
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from contextlib import aclosing
 from queue import SimpleQueue
-from typing import Any, ClassVar, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
-from hansang.core.errors import HansangError, ModelFailed
+from hansang.core.errors import HansangError, ModelFailed, Unavailable
 from hansang.core.model import Call, Model
 
 log = logging.getLogger("hansang.model")
@@ -27,7 +28,9 @@ _UNREAD = 256
 class Executor(Protocol):
     """Runs one model's code."""
 
-    outlives: ClassVar[bool]
+    inline: bool
+    """Whether `run` answers before it returns."""
+    outlives: bool
     """Whether the model's code may still run after its stream was closed."""
 
     def run(self, calls: Sequence[Call], done: Done) -> None:
@@ -43,21 +46,31 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """Take no more work."""
+        """Take no more work; what runs may finish."""
         ...
 
 
 def executor_for(model: Model) -> Executor:
     """The executor that fits a model's methods and its placement."""
-    main = model.predict if model.overrides("predict") else model.stream
-    if inspect.iscoroutinefunction(main) or inspect.isasyncgenfunction(main):
-        return AsyncExecutor(model)
-    if model.placement == "inline":
-        return InlineExecutor(model)
-    return ThreadExecutor(model)
+    predict, stream = _fitting(model, model.predict), _fitting(model, model.stream)
+    if predict is stream or not model.overrides("stream"):
+        return predict(model)
+    return _Mixed(predict(model), stream(model)) if model.overrides("predict") else stream(model)
 
 
-def failure(exc: Exception, call: Call) -> HansangError:
+def _fitting(model: Model, method: Any) -> Callable[[Model], Executor]:
+    if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
+        return AsyncExecutor
+    return InlineExecutor if model.placement == "inline" else ThreadExecutor
+
+
+def cancelled_by_us(exc: BaseException) -> bool:
+    """Whether an exception is the house ending the task it was raised in, not the model failing."""
+    task = asyncio.current_task() if isinstance(exc, asyncio.CancelledError) else None
+    return task is not None and task.cancelling() > 0
+
+
+def failure(exc: BaseException, call: Call) -> HansangError:
     """What a caller is told of an exception in a model. The traceback goes to the log, under the request id."""
     if isinstance(exc, HansangError):
         return exc
@@ -70,15 +83,18 @@ def failure(exc: Exception, call: Call) -> HansangError:
 
 
 def answer(model: Model, calls: Sequence[Call]) -> Sequence[Any]:
-    """Answer the calls with a `def` model. If it raises for several, each is tried once by itself."""
+    """Answer the calls with a `def` model. If it raises for several, each is tried once by itself.
+
+    Whatever it raises, `exit()` included: a model does not end the server.
+    """
     try:
         if type(model).predict is not Model.predict:
             return _one_each(model.predict(calls), calls)
         return [_joined(model, call) for call in calls]
-    except Exception as exc:
+    except BaseException as exc:
         if len(calls) == 1:
             return [failure(exc, calls[0])]
-    return [answer(model, [call])[0] for call in calls]
+    return [call.context.error or answer(model, [call])[0] for call in calls]
 
 
 async def answer_async(model: Model, calls: Sequence[Call]) -> Sequence[Any]:
@@ -87,13 +103,17 @@ async def answer_async(model: Model, calls: Sequence[Call]) -> Sequence[Any]:
         if model.overrides("predict"):
             return _one_each(await model.predict(calls), calls)  # type: ignore[misc]
         return [await _joined_async(model, call) for call in calls]
-    except Exception as exc:
+    except BaseException as exc:
+        if cancelled_by_us(exc):
+            raise
         if len(calls) == 1:
             return [failure(exc, calls[0])]
-    return [(await answer_async(model, [call]))[0] for call in calls]
+    return [call.context.error or (await answer_async(model, [call]))[0] for call in calls]
 
 
 def _one_each(results: Any, calls: Sequence[Call]) -> Sequence[Any]:
+    if type(results) is not list:
+        results = list(results)
     if len(results) != len(calls):
         raise RuntimeError(f"predict was given {len(calls)} calls and returned {len(results)} results")
     return results  # type: ignore[no-any-return]
@@ -101,16 +121,27 @@ def _one_each(results: Any, calls: Sequence[Call]) -> Sequence[Any]:
 
 def _joined(model: Model, call: Call) -> Any:
     assert model.task.join is not None, f"the task {model.task.name} has no stream"
-    return model.task.join(model.stream(call))  # type: ignore[arg-type]
+    return model.task.join(_while_wanted(model.stream(call), call))  # type: ignore[arg-type]
+
+
+def _while_wanted(deltas: Iterator[Any], call: Call) -> Iterator[Any]:
+    try:
+        for delta in deltas:
+            call.context.check()
+            yield delta
+    finally:
+        if isinstance(deltas, Generator):
+            deltas.close()
 
 
 async def _joined_async(model: Model, call: Call) -> Any:
     assert model.task.join is not None, f"the task {model.task.name} has no stream"
-    deltas = []
-    async for delta in model.stream(call):  # type: ignore[union-attr]
-        call.context.check()
-        deltas.append(delta)
-    return model.task.join(deltas)
+    parts = []
+    async with aclosing(cast("AsyncGenerator[Any]", model.stream(call))) as deltas:
+        async for delta in deltas:
+            call.context.check()
+            parts.append(delta)
+    return model.task.join(parts)
 
 
 def _deltas(model: Model, call: Call) -> Iterator[Any]:
@@ -127,7 +158,7 @@ def _deltas(model: Model, call: Call) -> Iterator[Any]:
 class InlineExecutor:
     """On the event loop itself: for work of microseconds."""
 
-    outlives: ClassVar[bool] = False
+    inline, outlives = True, False
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -146,7 +177,7 @@ class InlineExecutor:
 class AsyncExecutor:
     """As tasks of the event loop, for `async def` models."""
 
-    outlives: ClassVar[bool] = False
+    inline = outlives = False
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -155,7 +186,7 @@ class AsyncExecutor:
     def run(self, calls: Sequence[Call], done: Done) -> None:
         task = asyncio.get_running_loop().create_task(self._run(calls, done))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda task: self._ended(task, calls, done))
         if len(calls) == 1:
             # Nobody else's work is in this task: when its caller leaves, it ends at its next await.
             calls[0].context.on_end(lambda error: _cancel(task))
@@ -164,8 +195,13 @@ class AsyncExecutor:
         try:
             results = await answer_async(self.model, calls)
         except asyncio.CancelledError:
-            results = [call.context.error or ModelFailed("The server is stopping.") for call in calls]
+            results = _given_up(calls)
         done(results)
+
+    def _ended(self, task: asyncio.Task[None], calls: Sequence[Call], done: Done) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():  # before it began
+            done(_given_up(calls))
 
     def stream(self, call: Call, stopped: Callable[[], None]) -> AsyncGenerator[Any]:
         if self.model.overrides("stream"):
@@ -181,12 +217,15 @@ class AsyncExecutor:
             yield delta
 
     def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+        pass
 
 
 def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
+
+
+def _given_up(calls: Sequence[Call]) -> Sequence[HansangError]:
+    return [call.context.error or Unavailable("The server is stopping.", hint="Ask again later.") for call in calls]
 
 
 class ThreadExecutor:
@@ -195,7 +234,7 @@ class ThreadExecutor:
     A running thread cannot be killed: past its deadline the caller is answered, and the thread works on.
     """
 
-    outlives: ClassVar[bool] = True
+    inline, outlives = False, True
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -211,6 +250,7 @@ class ThreadExecutor:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
+            del job  # it holds the last request
 
     def run(self, calls: Sequence[Call], done: Done) -> None:
         self._jobs.put(lambda: self._tell(done, answer(self.model, calls)))
@@ -241,7 +281,7 @@ class ThreadExecutor:
                 if not channel.put(delta):
                     return
             channel.put(_END)
-        except Exception as exc:
+        except BaseException as exc:
             channel.put(failure(exc, call))
         finally:
             self._tell(stopped)
@@ -249,6 +289,19 @@ class ThreadExecutor:
     def close(self) -> None:
         for _ in self._threads:
             self._jobs.put(None)
+
+
+class _Mixed:
+    """One method is `def`, the other `async def`: whole answers go one way, streams the other."""
+
+    def __init__(self, whole: Executor, pieces: Executor) -> None:
+        self.inline, self.outlives = whole.inline, pieces.outlives
+        self.run, self.stream = whole.run, pieces.stream
+        self._both = whole, pieces
+
+    def close(self) -> None:
+        for executor in self._both:
+            executor.close()
 
 
 _END = object()

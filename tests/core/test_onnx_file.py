@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.onnx_ml_pb2 import DESCRIPTOR
 
+from hansang.core import onnx_file
 from hansang.core.errors import LoadFailed
 from hansang.core.model import LoadContext
 from hansang.core.source import parse
-from hansang.runtimes import onnx_file
 from hansang.runtimes.onnx import OnnxRuntime
 
 WEIGHTS = np.arange(4, dtype=np.float32)
