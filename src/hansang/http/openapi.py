@@ -21,6 +21,7 @@ PUBLIC: dict[str, Any] = {"openapi_extra": {"security": []}}
 
 _TAGS = [
     {"name": "models", "description": "What is on the table, and predictions: one operation for every model."},
+    {"name": "jobs", "description": "Training, and other long work that can be watched and cancelled."},
     {"name": "openai", "description": "OpenAI's routes, for its clients."},
     {"name": "classic", "description": "One prediction in an address, for browsers and beginners."},
     {"name": "server", "description": "Who answers, and how it is."},

@@ -5,10 +5,12 @@ It needs no PyTorch, so what was trained with it is served by the light install 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hansang.core.errors import InvalidInput
+from hansang.core.artifact import card_beside
+from hansang.core.errors import InvalidInput, LoadFailed
 from hansang.core.model import Call, LoadContext, Model
 from hansang.core.signature import Field, Signature
 from hansang.tasks.tabular import TABULAR, Table
@@ -23,21 +25,39 @@ class MLP(Model):
     task = TABULAR
     max_batch_size = 256
 
-    def __init__(self, record: Mapping[str, Any], info: Mapping[str, Any]) -> None:
-        self.record = record
-        self.info = info
-        self.signature = _signature(record)
+    def __init__(self, read: Callable[[], Any], path: Path, container: str) -> None:
+        self._read = read
+        self.path = path
+        self.container = container
+        self.record: Mapping[str, Any] = {}
         self._layers: list[tuple[np.ndarray, np.ndarray]] = []
 
     def load(self, context: LoadContext) -> None:
+        try:
+            self._take(self._read())
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as exc:
+            raise LoadFailed(
+                f"{self.path} is not a whole hansang.mlp record: {exc!r}.",
+                hint="Was it changed by hand? Train it again.",
+            ) from None
+
+    def _take(self, record: Any) -> None:
         import numpy as np
 
+        self.record = record
+        self.signature = _signature(record)
         self._layers = [
             (np.array(layer["weight"], dtype=np.float32).T, np.array(layer["bias"], dtype=np.float32))
-            for layer in self.record["layers"]
+            for layer in record["layers"]
         ]
         count = sum(weight.size + bias.size for weight, bias in self._layers)
-        self.info = {**self.info, "parameters": {"float32": count}, "bytes": 4 * count}
+        self.info = {
+            "format": f"network of ours, {self.container}",
+            "parameters": {"float32": count},
+            "bytes": 4 * count,
+            "file": str(self.path),
+            **card_beside(self.path),
+        }
 
     def predict(self, calls: Sequence[Call]) -> Sequence[Table]:
         columns: dict[str, list[Any]] = {}

@@ -7,14 +7,14 @@ One neuron with a step at 0: answers 1 if the weighted sum of its inputs plus th
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import mul
 from pathlib import Path
 from typing import Any
 
 from hansang.core.artifact import card_beside
 from hansang.core.errors import LoadFailed
-from hansang.core.model import Call, Model
+from hansang.core.model import Call, LoadContext, Model
 from hansang.core.signature import Field, Signature
 from hansang.tasks.tabular import TABULAR, Table
 
@@ -28,8 +28,14 @@ class Perceptron(Model):
     placement = "inline"
     max_batch_size = 1024
 
-    def __init__(self, record: Any, path: Path, described: str) -> None:
-        saved = _checked(record, path)
+    def __init__(self, read: Callable[[], Any], path: Path, container: str) -> None:
+        self._read = read
+        self.path = path
+        self.container = container
+
+    def load(self, context: LoadContext) -> None:
+        path = self.path
+        saved = _checked(self._read(), path)
         self.weights = [float(weight) for weight in saved["weights"]]
         self.bias = float(saved["bias"])
         names = saved.get("inputs") or default_inputs(len(self.weights))
@@ -38,7 +44,7 @@ class Perceptron(Model):
             outputs=(Field("result", "int64", choices=(0, 1)),),
         )
         self.info = {
-            "format": described,
+            "format": f"perceptron {self.container}",
             "parameters": {"float64": len(self.weights) + 1},
             "bytes": 8 * (len(self.weights) + 1),
             "file": str(path),

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hansang.core.artifact import card_beside, first_bytes, looks_like
+from hansang.core.artifact import first_bytes, looks_like
 from hansang.core.errors import LoadFailed
 from hansang.core.model import Model
 from hansang.core.source import Source
@@ -23,6 +23,7 @@ from hansang.runtimes.mlp import MLP
 from hansang.runtimes.perceptron import Perceptron
 
 _LARGEST = 64 * 2**20
+_BEGINNING = 2**16
 _PICKLES = (".pkl", ".pickle")
 
 
@@ -39,23 +40,21 @@ class RecordRuntime:
 
     def open(self, source: Source) -> Model:
         path = source.file()
-        if path.stat().st_size > _LARGEST:
-            raise LoadFailed(f"{path} is larger than {_LARGEST} bytes, too large for a record.", hint="Is it a model?")
-        record = _READERS[source.suffix](path)
-        return from_record(record, path, _NAMES[source.suffix])
+        reader = _READERS[source.suffix]
+        return from_record(lambda: reader(path), _is_network(path), path, _NAMES[source.suffix])
 
 
-def from_record(record: Any, path: Path, container: str) -> Model:
-    """The model of a record. Raises LoadFailed."""
-    if isinstance(record, dict) and record.get("format") == "hansang.mlp":
-        info = {"format": f"network of ours, {container}", "file": str(path), **card_beside(path)}
-        try:
-            return MLP(record, info)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as exc:
-            raise LoadFailed(
-                f"{path} is not a whole hansang.mlp record: {exc!r}.", hint="Was it changed by hand? Train it again."
-            ) from None
-    return Perceptron(record, path, f"perceptron {container}")
+def from_record(read: Callable[[], Any], network: bool, path: Path, container: str) -> Model:
+    """The model of a record that is read when it loads."""
+    return MLP(read, path, container) if network else Perceptron(read, path, container)
+
+
+def _is_network(path: Path) -> bool:
+    """In every container the record's format stands near the beginning."""
+    if path.stat().st_size > _LARGEST:
+        raise LoadFailed(f"{path} is larger than {_LARGEST} bytes, too large for a record.", hint="Is it a model?")
+    with path.open("rb") as file:
+        return b"hansang.mlp" in file.read(_BEGINNING)
 
 
 def _read_json(path: Path) -> Any:

@@ -59,7 +59,7 @@ def _ours(saved: Mapping[str, Any], path: Path) -> Model:
         record = with_tensors(json.loads(saved["hansang"]), values)
     except (KeyError, ValueError, AttributeError) as exc:
         raise LoadFailed(f"{path} is not a whole file of our trainer: {exc}.", hint="Train it again.") from None
-    return from_record(record, path, "torch")
+    return from_record(lambda: record, record.get("format") == "hansang.mlp", path, "torch")
 
 
 class TorchModel(Model):
