@@ -22,6 +22,7 @@ from hansang.tasks.tabular import Table
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 _UNTYPED = ""
+_NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
@@ -73,11 +74,12 @@ class Parameters:
         """Any JSON as arguments: an object by name if its names fit, a list in order if there are several parameters,
         else the row is the one argument. Raises InvalidInput if it does not fit.
         """
-        names = self.signature.parameters
-        keywords = any(one.kind is Parameter.VAR_KEYWORD for one in names.values())
+        parameters = self.signature.parameters
+        names = {name for name, one in parameters.items() if one.kind in _NAMED}
+        keywords = any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values())
         bind = self.signature.bind
         try:
-            if isinstance(row, dict) and (keywords or row.keys() & names.keys() or not (row or names)):
+            if isinstance(row, dict) and (keywords or row.keys() & names or not (row or parameters)):
                 return bind(**row)
             if isinstance(row, list) and self._several():
                 try:
