@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def main() -> int:
     if process.SERVER_CORE == process.LOAD_CORE:
         print("Only one core: the load shares it with the server. Compare CPU figures only.", file=sys.stderr)
     os.sched_setaffinity(0, {process.LOAD_CORE})
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the servers too, as Ctrl+C does
     plan = Plan(args.reps, args.secs, tuple(args.conc), tuple(args.servers), args.patience)
     workloads = list(ALL.values()) if "all" in args.workload else [ALL[key] for key in args.workload]
     for workload in workloads:

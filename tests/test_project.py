@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distributions, entry_points, version
 from pathlib import Path
@@ -39,7 +40,7 @@ def tracked() -> list[Path]:
 
 def machine_words() -> Iterator[str]:
     """What would tell on which machine a file was made."""
-    yield str(ROOT.parent) + "/"
+    yield str(ROOT if ROOT.parent in {Path("/"), Path(tempfile.gettempdir())} else ROOT.parent) + "/"
     home = pwd.getpwuid(os.getuid()).pw_dir
     yield f"{home}/"
     for name in ("PIP_FIND_LINKS", "UV_FIND_LINKS", "PIP_INDEX_URL", "UV_INDEX_URL", "UV_DEFAULT_INDEX"):

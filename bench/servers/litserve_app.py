@@ -1,6 +1,7 @@
 """LitServe, one worker. Batches where the workload batches, with the same batch size and wait.
 
-It reads the type of `request` to make its route, so that one has none here, and the others are no strings.
+It makes its route from the annotations of `decode_request` and `encode_response`: where these have none, it takes and
+gives any JSON, or a stream.
 """
 
 import json
@@ -30,7 +31,7 @@ class Predict(litserve.LitAPI):
     def unbatch(self, output: Any) -> Any:
         return output
 
-    def encode_response(self, output: Any) -> dict[str, Any]:
+    def encode_response(self, output):
         return {"result": output}
 
 
@@ -44,7 +45,7 @@ class Stream(litserve.LitAPI):
     def predict(self, x: Any) -> Iterator[int]:
         yield from range(work.TOKENS)
 
-    def encode_response(self, output: Iterable[int]) -> Iterator[str]:
+    def encode_response(self, output):
         for index in output:
             yield f"data: {json.dumps(work.chunk(index))}\n\n"
         yield "data: [DONE]\n\n"

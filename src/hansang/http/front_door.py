@@ -43,9 +43,7 @@ _PREFLIGHT: list[Header] = [
 
 
 class FrontDoor:
-    """`identify(path, headers)` names the caller or raises; `record(route, status, seconds)` counts the request, and
-    `log(request, status, seconds)`, if there is one, writes a line about it.
-    """
+    """`identify` names the caller or raises; `record` counts a request's end, and `log`, if any, writes a line."""
 
     def __init__(
         self,
@@ -81,8 +79,7 @@ class FrontDoor:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """ASGI, for the scopes `http` and `websocket`."""
-        answer = self._http if scope["type"] == "http" else self._websocket
-        return answer(scope, receive, send)
+        return (self._http if scope["type"] == "http" else self._websocket)(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         arrival = monotonic()

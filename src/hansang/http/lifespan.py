@@ -92,10 +92,17 @@ class MountedLifespan:
         """Raises LoadFailed if the app says it cannot start."""
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
         self._task = asyncio.ensure_future(self._app(scope, self._inbox.get, self._outbox.put))  # type: ignore[arg-type]
+        self._task.add_done_callback(_look_at)
         self._inbox.put_nowait({"type": "lifespan.startup"})
         answer = await self._answer()
         if answer is not None and answer["type"] == "lifespan.startup.failed":
-            raise LoadFailed(f"The app {self._name} did not start: {answer.get('message', '')}")
+            said = str(answer.get("message") or "it does not say why").strip()
+            log.debug("the app %s did not start: %s", self._name, said)
+            # Starlette says a whole traceback.
+            raise LoadFailed(
+                f"The app {self._name} did not start: {said.splitlines()[-1]}",
+                hint="Run it by itself to see the whole error.",
+            )
 
     async def stop(self) -> None:
         if self._task is not None and not self._task.done():
@@ -113,3 +120,9 @@ class MountedLifespan:
         said.cancel()
         self._task.exception()
         return None
+
+
+def _look_at(task: asyncio.Task[None]) -> None:
+    """What it raised was told already, by its message; nothing is left to be found by the garbage collector."""
+    if not task.cancelled():
+        task.exception()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -22,6 +22,7 @@ from hansang.tasks.tabular import Table
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 _UNTYPED = ""
+_NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
@@ -34,6 +35,8 @@ class Parameters:
     fields: tuple[Field, ...] = ()
     converts: dict[str, Convert] = field(default_factory=dict)
     hinted: frozenset[str] = frozenset()
+    keywords: tuple[str, ...] = ()
+    """The parameters that are given by name."""
     variadic: bool = False
 
     @property
@@ -42,15 +45,15 @@ class Parameters:
 
     def rows(self, table: Table) -> Iterator[Arguments]:
         """The arguments for each row of a table that has the fields' columns."""
-        # Keyword-only parameters come last in a signature.
-        kinds = [self.signature.parameters[field.name].kind for field in self.fields]
-        positional = sum(kind is not Parameter.KEYWORD_ONLY for kind in kinds)
-        keywords = [field.name for field in self.fields[positional:]]
         columns = [table.columns[field.name] for field in self.fields]
-        rows = zip(*columns, strict=True) if columns else repeat((), table.rows)
-        for index, row in enumerate(rows):
-            values = self._converted(row, f"instances[{index}]") if self.converts else row
-            yield values[:positional], dict(zip(keywords, values[positional:], strict=True)) if keywords else {}
+        rows: Iterable[tuple[Any, ...]] = zip(*columns, strict=True) if columns else repeat((), table.rows)
+        if self.converts:
+            rows = (self._converted(row, f"instances[{index}]") for index, row in enumerate(rows))
+        if not self.keywords:
+            return ((row, {}) for row in rows)
+        # Keyword-only parameters come last in a signature.
+        positional = len(self.fields) - len(self.keywords)
+        return ((row[:positional], dict(zip(self.keywords, row[positional:], strict=True))) for row in rows)
 
     def _converted(self, row: tuple[Any, ...], where: str) -> tuple[Any, ...]:
         values = list(row)
@@ -73,11 +76,12 @@ class Parameters:
         """Any JSON as arguments: an object by name if its names fit, a list in order if there are several parameters,
         else the row is the one argument. Raises InvalidInput if it does not fit.
         """
-        names = self.signature.parameters
-        keywords = any(one.kind is Parameter.VAR_KEYWORD for one in names.values())
+        parameters = self.signature.parameters
+        names = {name for name, one in parameters.items() if one.kind in _NAMED}
+        keywords = any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values())
         bind = self.signature.bind
         try:
-            if isinstance(row, dict) and (keywords or row.keys() & names.keys() or not (row or names)):
+            if isinstance(row, dict) and (keywords or row.keys() & names or not (row or parameters)):
                 return bind(**row)
             if isinstance(row, list) and self._several():
                 try:
@@ -131,7 +135,8 @@ def parameters_of(function: Callable[..., Any], name: str) -> tuple[Parameters, 
     plain = signature.replace(return_annotation=inspect.Signature.empty)
     if any(parameter.kind in _VARIADIC for parameter in signature.parameters.values()):
         return Parameters(name, plain, variadic=True), returns
-    found = Parameters(name, plain, hinted=frozenset(hints) & signature.parameters.keys())
+    keywords = tuple(key for key, one in signature.parameters.items() if one.kind is Parameter.KEYWORD_ONLY)
+    found = Parameters(name, plain, hinted=frozenset(hints) & signature.parameters.keys(), keywords=keywords)
     fields = []
     for parameter in signature.parameters.values():
         default = REQUIRED if parameter.default is Parameter.empty else parameter.default

@@ -179,7 +179,8 @@ def _missing(
     source: Source, module: ModuleType, part: str, statements: Iterable[ast.stmt], cells: Sequence[notebook.Cell]
 ) -> LoadFailed:
     names = definitions(statements)
-    near = difflib.get_close_matches(part, [*names, *vars(module)], n=3, cutoff=0.5)
+    known = dict.fromkeys([*names, *(name for name in vars(module) if not name.startswith("_"))])
+    near = difflib.get_close_matches(part, known, n=3, cutoff=0.5)
     hints = [f"Did you mean {' or '.join(f'{source.path}:{name}' for name in near)}?"] if near else []
     hints.append(f"It defines {', '.join(names)}." if names else "It defines no function, class or app.")
     if problems := [cell.problem for cell in cells if cell.problem]:
