@@ -16,7 +16,7 @@ from hansang import logs, plugins
 from hansang.access.server_key import ENVIRONMENT, ServerKey
 from hansang.core.errors import LoadFailed, SettingsError
 from hansang.core.model import Model, Mount
-from hansang.core.source import NAME, Source, parse
+from hansang.core.source import NAME, TRUSTED, Source, parse
 from hansang.engine.engine import Engine
 from hansang.http.control import Status, control_plane
 from hansang.http.front_door import FrontDoor
@@ -26,7 +26,7 @@ from hansang.jobs.jobs import Jobs
 from hansang.registry.catalog import Catalog
 from hansang.registry.registry import ModelSpec, Registry
 from hansang.registry.repository import Repository
-from hansang.registry.safety import check_artifact, sha256_of
+from hansang.registry.safety import check_artifact, file_hash
 from hansang.scheduling.batcher import QueueLimits
 from hansang.settings import OF_THE_PROCESS, ModelSettings, Settings
 from hansang.settings import load as load_settings
@@ -109,9 +109,10 @@ class Server:
         """Open a source; a file that could run code when it is opened, only if its very content is trusted."""
         if source.path is None or source.is_python:
             return open_source(source)
-        if self.settings.trust and (digest := sha256_of(source.file())) in self.settings.trust:
-            return open_source(replace(source, options={**source.options, "trusted": digest}))
-        check_artifact(source.file())
+        path = source.file()
+        if self.settings.trust and f"sha256:{(digest := file_hash(path))}" in self.settings.trust:
+            return open_source(replace(source, options={**source.options, TRUSTED: digest}))
+        check_artifact(path)
         return open_source(source)
 
     def _add_configured(self, name: str, model: ModelSettings) -> None:

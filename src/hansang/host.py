@@ -15,13 +15,10 @@ from typing import Any
 
 from hansang.core.errors import HansangError
 from hansang.core.model import Call, CallContext, LoadContext, Model
-from hansang.core.source import Source
+from hansang.core.source import HOSTED, Source
 from hansang.scheduling.process import read_frame, signature_to, write_frame
 
 log = logging.getLogger("hansang.host")
-
-HOSTED = "hosted"
-"""The option of a source that says: this is the process made for it."""
 
 
 def main() -> None:

@@ -3,7 +3,8 @@
 HansangError
 ├── BadRequest                 400  the request itself is wrong
 │   ├── InvalidJSON            400  not JSON, at this offset
-│   └── InvalidInput           400  JSON, but not what the model takes
+│   ├── InvalidInput           400  JSON, but not what the model takes
+│   └── UnsafeArtifact         400  a model's file would run code, or is not what it says
 ├── Unauthorized               401  no key, or not a right one
 ├── Forbidden                  403  this caller, host or page may not do that
 ├── NotFound                   404  nothing of that name here
@@ -64,6 +65,10 @@ class InvalidJSON(BadRequest):
 
 class InvalidInput(BadRequest):
     code = "invalid_input"
+
+
+class UnsafeArtifact(BadRequest):
+    code = "unsafe_artifact"
 
 
 class Unauthorized(HansangError):

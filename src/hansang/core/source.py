@@ -15,6 +15,10 @@ from hansang.core.errors import LoadFailed
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 PYTHON = (".py", ".ipynb")
+TRUSTED = "trusted"
+"""The option whose value is the sha256 of a file that may run code when it is opened, in a process of its own."""
+HOSTED = "hosted"
+"""The option that says: this is that process."""
 _NAMED = re.compile(r"(?P<name>[^=/\\:]+)=(?P<source>.+)", re.DOTALL)
 _SCHEME = re.compile(r"(?P<scheme>[a-z][a-z0-9+-]*):(?P<rest>.*)", re.DOTALL)
 

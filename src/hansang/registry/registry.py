@@ -165,7 +165,7 @@ class Registry:
         task.add_done_callback(self._retiring.discard)
 
     async def _drain_and_unload(self, entry: Entry, state: State = "unloaded", grace: float = _PATIENCE) -> None:
-        """Take no more calls, let those that came finish for `grace` seconds, and have the model give back what it took.
+        """Take no more calls, let those that came finish for `grace` seconds, and have the model give all back.
 
         A model that still runs then is left as it is: what it works with is not taken from under it.
         """

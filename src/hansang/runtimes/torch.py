@@ -4,13 +4,12 @@
     net.pt2           a program saved with torch.export.save
     net.safetensors   weights (then --class FILE.py:Class)
 
-Nothing is unpickled but tensors and plain values (`weights_only=True`); what could do more is refused (`torch_files`).
+Nothing is unpickled but tensors and plain values (`weights_only=True`); what could do more is refused before it comes here.
 The shape of a row is the exported program's, else that of the first layer's weights, else the sample's.
 """
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -105,7 +104,6 @@ class TorchModel(Model):
         kind = "weights" if self.path.suffix.lower() == ".safetensors" else torch_files.kind_of(self.path)
         try:
             if kind == "script":
-                torch_files.check_script(self.path)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", DeprecationWarning)
                     return torch.jit.load(str(self.path), map_location="cpu").eval(), "TorchScript", None
@@ -120,9 +118,6 @@ class TorchModel(Model):
         return self._with_class(), "state dict", None
 
     def _exported(self, torch: Any) -> tuple[Any, str, tuple[int | None, ...] | None]:
-        torch_files.check_export(self.path)
-        for sample in torch_files.sample_inputs(self.path):
-            load_weights(self.path, sample)
         program = torch.export.load(self.path)
         wanted = set(program.graph_signature.user_inputs)
         shapes = [node.meta["val"].shape for node in program.graph.nodes if node.name in wanted and "val" in node.meta]
@@ -194,11 +189,11 @@ def need_torch() -> Any:
     return torch
 
 
-def load_weights(path: Path, content: bytes | None = None) -> Any:
+def load_weights(path: Path) -> Any:
     """What a torch.save file holds, if that is nothing but tensors and plain values. Raises LoadFailed."""
     torch = need_torch()
     try:
-        return torch.load(io.BytesIO(content) if content is not None else path, weights_only=True, map_location="cpu")
+        return torch.load(path, weights_only=True, map_location="cpu")
     except Exception as exc:
         raise LoadFailed(
             f"{path} holds more than tensors and plain values, so opening it would run code: {_first_line(exc)}",

@@ -1,0 +1,146 @@
+"""What in PyTorch's archives is a program: TorchScript's code, and the graph of a `torch.export` file (.pt2).
+
+Neither is a pickle, and both can do harm. TorchScript can write and read files (`torch.save`, `torch.from_file`).
+Opening a .pt2 evaluates its symbolic sizes as Python, and names functions and arguments in text that becomes Python.
+So only what PyTorch's own exporters write is let through. It opens nothing with PyTorch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Literal
+
+_MOST_TEXT = 2**26
+_STORAGE = re.compile(r"[^/]+/(data|constants|tensors)/\d+")
+_SCRIPT_PICKLE = re.compile(r"[^/]+/(\w+\.pkl|code/.*\.debug_pkl)")
+_SCRIPT = re.compile(r"[^/]+/code/.*\.py")
+_COMPILED = re.compile(r".*\.(so|dll|dylib|pyd|o|a|exe|cubin|hsaco)(\.\d+)*", re.IGNORECASE | re.DOTALL)
+
+_FILES = re.compile(rb"\b(save|from_file|load_tensor|PythonOp|IgnoredPythonOp)\b")
+_LIBRARIES = re.compile(rb"\bops\s*\.\s*(\w+)")
+_KNOWN_LIBRARIES = {b"aten", b"prim", b"prims", b"quantized", b"torchvision"}
+
+_TARGET = re.compile(
+    r"torch\.ops\.(aten|prims|prim|quantized|torchvision)\.\w+(\.\w+)?|torch\.ops\.higher_order\.\w+"
+    r"|_operator\.[a-z]+_?|math\.\w+|torch\.sym_\w+|torch\._sym_\w+"
+)
+_FILE_TARGET = re.compile(r"torch\.ops\.\w+\.(save|from_file|load_tensor)(\..*)?")
+_EXPRESSION = re.compile(r"[\w\s+*/%<>=!&|,().'-]*")
+_CALLED = re.compile(r"([\w.]+)\s*\(|(__\w*)|\.\s*([A-Za-z_]\w*)")
+_MATHEMATICS = re.compile(
+    r"Symbol|Integer|Float|Rational|Add|Mul|Pow|Max|Min|Mod|Abs|And|Or|Not|Eq|Ne|Lt|Le|Gt|Ge|Equality|Unequality"
+    r"|StrictLessThan|StrictGreaterThan|LessThan|GreaterThan|Piecewise|ExprCondPair|FloorDiv|ModularIndexing|Where"
+    r"|PythonMod|CleanDiv|CeilToInt|FloorToInt|CeilDiv|IntTrueDiv|FloatTrueDiv|FloatPow|PowByNatural|LShift|RShift"
+    r"|RoundToInt|RoundDecimal|ToFloat|TruncToInt|TruncToFloat|Identity|IsNonOverlappingAndDenseIndicator"
+    r"|OpaqueUnaryFn_\w+|BitwiseFn_\w+|floor|ceiling|sqrt"
+)
+_NAME = re.compile(r"[\w.:/-]{0,500}")
+_FREE_TEXT = {"stack_trace", "nn_module_stack", "torch_fn", "as_string", "as_strings", "from_node", "source_fn_stack",
+              "custom", "torch_version", "seq_nr", "tags", "user_annotation", "example_inputs"}  # fmt: skip
+_SPECIFICATION = {"in_spec", "out_spec"}
+
+Kind = Literal["none", "weights", "torchscript", "export"]
+
+
+@dataclass(frozen=True, slots=True)
+class TorchArchive:
+    """What kind of PyTorch's archives one is, told by the names of its members."""
+
+    kind: Kind
+    root: str = ""
+
+    def is_storage(self, name: str) -> bool:
+        """Whether a member is a tensor's bytes and nothing else, to every reader."""
+        return self.kind in ("weights", "torchscript") and bool(_STORAGE.fullmatch(name))
+
+    def reader(self, name: str) -> Literal["python", "weights", "torchscript"]:
+        """What would open a member if it is a pickle."""
+        if self.kind == "torchscript" and _SCRIPT_PICKLE.fullmatch(name):
+            return "torchscript"
+        return "weights" if self.kind == "weights" and name == f"{self.root}data.pkl" else "python"
+
+    def is_program(self, name: str) -> bool:
+        """Whether `judge` has a say on a member."""
+        if self.kind == "torchscript":
+            return bool(_SCRIPT.fullmatch(name))
+        return self.kind == "export" and name.endswith(".json") and not name.endswith("_config.json")
+
+    def judge(self, name: str, file: BinaryIO) -> Iterator[str]:
+        """What a program does that none should: sentences about "it"."""
+        text = file.read(_MOST_TEXT + 1)
+        if len(text) > _MOST_TEXT:
+            yield f"it is a program of more than {_MOST_TEXT:,} bytes"
+        elif self.kind == "torchscript":
+            yield from _judge_script(text)
+        else:
+            yield from _judge_export(text)
+
+
+def recognise(names: Collection[str]) -> TorchArchive:
+    """Tell by the names of its members."""
+    ends = {name.rpartition("/")[2] for name in names}
+    if ends & {"archive_format", "serialized_exported_program.json"}:
+        return TorchArchive("export")
+    roots = sorted(name.removesuffix("data.pkl") for name in names if re.fullmatch(r"([^/]+/)?data\.pkl", name))
+    if not roots:
+        return TorchArchive("none")
+    return TorchArchive("torchscript" if f"{roots[0]}constants.pkl" in names else "weights", roots[0])
+
+
+def is_compiled(name: str, head: bytes) -> bool:
+    """Whether a member is a library or a program of the machine's."""
+    return bool(_COMPILED.fullmatch(name)) or head.startswith((b"\x7fELF", b"\xcf\xfa\xed\xfe"))
+
+
+def _judge_script(text: bytes) -> Iterator[str]:
+    for word in sorted({found[1] for found in _FILES.finditer(text)}):
+        yield f"it uses {word.decode()!r}, with which TorchScript reads and writes files of the server"
+    for library in sorted({found[1] for found in _LIBRARIES.finditer(text)} - _KNOWN_LIBRARIES):
+        yield f"it calls operators of {library.decode('ascii', 'replace')[:60]!r}, which are not known to be harmless"
+
+
+def _judge_export(text: bytes) -> Iterator[str]:
+    try:
+        program = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        yield f"it is not JSON ({exc})"
+        return
+    told: set[str] = set()
+    waiting: list[tuple[str, Any]] = [("", program)]
+    while waiting and len(told) < 5:
+        key, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.items()
+            waiting += [("name", name) for name in value if key not in _FREE_TEXT]
+        elif isinstance(value, list):
+            waiting += [(key, item) for item in value]
+        elif isinstance(value, str) and (wrong := _judge_text(key, value)) and wrong not in told:
+            told.add(wrong)
+            yield wrong
+
+
+def _judge_text(key: str, text: str) -> str | None:
+    shown = repr(text[:100])
+    if key == "expr_str":
+        return None if _is_expression(text) else f"it has a size that is Python code, {shown}"
+    if key == "target":
+        known = _TARGET.fullmatch(text) and not _FILE_TARGET.fullmatch(text)
+        return None if known or (_NAME.fullmatch(text) and "." not in text) else f"it calls {shown}"
+    if key in _SPECIFICATION:
+        return f"its {key} imports a class, {shown}" if "__enum__" in text or "\\" in text else None
+    if key in _FREE_TEXT or _NAME.fullmatch(text):
+        return None
+    return f"it has a name that is none, {shown}"
+
+
+def _is_expression(text: str) -> bool:
+    """Whether it is arithmetic, as sympy writes it."""
+    if not _EXPRESSION.fullmatch(text):
+        return False
+    for called, dunder, attribute in _CALLED.findall(text):
+        if dunder or attribute or (called and not _MATHEMATICS.fullmatch(called)):
+            return False
+    return True
