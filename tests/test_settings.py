@@ -112,7 +112,9 @@ def test_a_wrong_line_of_a_model_is_told_as_precisely(here: Path) -> None:
     )
     file.write_text('[models.iris]\nsource = "iris.onnx"\nplacement = "inlin"\n')
     message, hint = wrong()
-    assert message == "models.iris.placement = 'inlin' in hansang.toml: input should be 'inline', 'thread' or 'process'."
+    assert (
+        message == "models.iris.placement = 'inlin' in hansang.toml: input should be 'inline', 'thread' or 'process'."
+    )
     assert hint.startswith("Did you mean inline?")
     file.write_text("[models.iris]\n")
     assert wrong()[0] == "models.iris.source in hansang.toml is missing."

@@ -156,7 +156,7 @@ def test_a_model_that_fails_to_unload_is_unloaded_for_us(
     assert "could not be unloaded" in caplog.text
 
 
-def test_what_runs_finishes_before_its_model_is_unloaded() -> None:
+def test_what_runs_and_what_waits_is_answered_before_the_model_is_unloaded() -> None:
     async def main() -> None:
         model = Lists(held=True)
         table = registry(a=model)
@@ -165,12 +165,13 @@ def test_what_runs_finishes_before_its_model_is_unloaded() -> None:
         running, waiting = queue.submit(call(1), 1), queue.submit(call(2), 1)
         await until(lambda: model.batches)
         unloading = asyncio.ensure_future(table.unload("a"))
-        with pytest.raises(Unavailable):
-            await waiting
         await asyncio.sleep(0.02)
         assert model.unloaded == 0
+        with pytest.raises(Unavailable):
+            table.ready("a")
         model.gate.set()
         assert await running == [2]
+        assert await waiting == [4]
         await unloading
         assert model.unloaded == 1
 

@@ -4,7 +4,7 @@
     net.pt2           a program saved with torch.export.save
     net.safetensors   weights (then --class FILE.py:Class)
 
-Nothing is unpickled but tensors and plain values (`weights_only=True`); what could do more is refused before it comes here.
+Nothing is unpickled but tensors and plain values (`weights_only=True`); what could do more never comes here.
 The shape of a row is the exported program's, else that of the first layer's weights, else the sample's.
 """
 

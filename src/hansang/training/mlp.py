@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -56,15 +57,17 @@ class MLPTrainer:
     ) -> Trained:
         """Runs `epochs`, or until a gate's loss is below 0.02."""
         torch = need_torch()
+        began = perf_counter()
         with _one_thread(torch):
             run = _Run(torch, data, options, seed)
             losses = run.learn(job)
             record, metrics = run.record(), run.metrics(losses)
+        seconds = perf_counter() - began
         file = folder / f"mlp{self.formats[saved_as]}"
         save = save_onnx(record, file) if saved_as == "onnx" else save_record(record, saved_as, file)
         converged = not data.is_gate or metrics["accuracy"] == 1.0
         note = None if converged else "It has not learnt the whole table; give it more epochs, or another seed."
-        return Trained(save, metrics, converged, note)
+        return Trained(save, seconds, metrics, converged, note)
 
 
 @contextmanager

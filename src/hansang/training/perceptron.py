@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from time import perf_counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ class PerceptronTrainer:
         import numpy as np
 
         self._check(data)
+        began = perf_counter()
         x, y = np.stack(data.columns, axis=1), data.y
         random = np.random.default_rng(seed)
         weights: Any = random.random(x.shape[1])
@@ -76,7 +78,7 @@ class PerceptronTrainer:
             "errors_by_epoch": history[:_MOST_EVENTS],
         }
         note = None if history[-1] == 0 else _why_not(x, y, epochs)
-        return Trained(file, metrics, converged=history[-1] == 0, note=note)
+        return Trained(file, perf_counter() - began, metrics, converged=history[-1] == 0, note=note)
 
     def _check(self, data: Dataset) -> None:
         if data.target.kind != "binary":

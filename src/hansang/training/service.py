@@ -10,7 +10,6 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from hansang.core.errors import BadRequest
@@ -56,13 +55,16 @@ class Training:
     def _run(self, job: JobContext, plan: Plan, model: str, loop: asyncio.AbstractEventLoop) -> Mapping[str, Any]:
         """On the jobs' thread."""
         with self._catalog.repository.workshop() as folder:
-            began = perf_counter()
             trained = plan.trainer.train(plan.data, plan.options, plan.seed, plan.format, folder, job)
-            seconds = perf_counter() - began
             job.check()
             facts = {
                 "metrics": dict(trained.metrics),
-                "provenance": {"source": "training", "job": job.job.id, "seconds": round(seconds, 3), **job.job.params},
+                "provenance": {
+                    "source": "training",
+                    "job": job.job.id,
+                    "seconds": round(trained.seconds, 4),
+                    **job.job.params,
+                },
             }
             publishing = asyncio.run_coroutine_threadsafe(self._publish(trained.file, model, facts), loop)
             manifest = publishing.result()
@@ -72,7 +74,7 @@ class Training:
             "converged": trained.converged,
             "note": trained.note,
             "metrics": manifest.metrics,
-            "seconds": round(seconds, 3),
+            "seconds": round(trained.seconds, 4),
             "file": manifest.file,
             "sha256": manifest.sha256,
         }

@@ -37,6 +37,8 @@ class Trained:
     """What came out. `note` says in words what the figures do not (why it did not converge, what to use instead)."""
 
     file: Path
+    seconds: float
+    """How long the training itself took, without loading libraries."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
     converged: bool = True
     note: str | None = None
