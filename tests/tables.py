@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hansang.core.model import Call, Model
@@ -16,10 +16,18 @@ class Rows(Model):
     task = TABULAR
     placement = "inline"
 
-    def __init__(self, name: str, answer: Callable[..., Any], *inputs: Field, outputs: Sequence[Field] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        answer: Callable[..., Any],
+        *inputs: Field,
+        outputs: Sequence[Field] = (),
+        info: Mapping[str, Any] | None = None,
+    ) -> None:
         self.name = name
         self.answer = answer
         self.signature = Signature(tuple(inputs), tuple(outputs)) if inputs else None
+        self.info = info or {}
 
     def predict(self, calls: Sequence[Call]) -> Sequence[Table]:
         return [Table({"result": self._results(call.request)}, call.request.rows) for call in calls]

@@ -139,7 +139,13 @@ def test_every_loaded_model_has_its_operation(document: dict[str, Any]) -> None:
 
 def test_a_typed_model_is_described_by_its_fields(document: dict[str, Any]) -> None:
     post = document["paths"]["/v1/models/and:predict"]["post"]
-    assert post["description"] == "(left: float64, right: float64) -> (result: int64: 0 or 1)"
+    assert post["description"].splitlines() == [
+        "(left: float64, right: float64) -> (result: int64: 0 or 1)",
+        "",
+        "- format: perceptron JSON",
+        "- parameters: 3 float64",
+        "- bytes: 24",
+    ]
     content = post["requestBody"]["content"]
     assert [form["title"] for form in content["application/json"]["schema"]["anyOf"]] == [
         "Rows",
@@ -194,6 +200,18 @@ def test_a_model_whose_types_have_no_schema_does_not_spoil_the_document(serve: C
     document = serve(odd, unable).client.get("/openapi.json").json()
     validate(document)
     assert "It cannot be called" in document["paths"]["/v1/models/unable:predict"]["post"]["description"]
+
+
+def test_a_model_is_told_with_what_its_card_says_whatever_that_is(serve: Callable[..., Running]) -> None:
+    card = {"limits": "only 0 and 1", "licence": "MIT", "more": object()}
+    told = Rows("told", same, info={"title": "A dish", "description": "Served hot.", "parameters": 3, "card": card})
+    odd = Rows("odd", same, info={"title": 7, "format": object, "bytes": {"a": 1}, "card": "text", "parameters": {}})
+    document = serve(told, odd).client.get("/openapi.json").json()
+    validate(document)
+    post = document["paths"]["/v1/models/told:predict"]["post"]
+    assert post["summary"] == "Predict with A dish"
+    assert post["description"].endswith("Served hot.\n\n- parameters: 3\n- limits: only 0 and 1\n- licence: MIT")
+    assert document["paths"]["/v1/models/odd:predict"]["post"]["summary"] == "Predict with 7"
 
 
 def test_with_a_key_the_document_asks_for_it_and_says_what_is_answered_without(serve: Callable[..., Running]) -> None:

@@ -86,6 +86,16 @@ def test_the_constraints_name_no_host_path_or_local_version() -> None:
     assert "torch==2.13.0" in lines
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_run_serves_on_the_port_that_is_asked_for() -> None:
+    arguments = ["make", "--dry-run", "--always-make", "run", "PORT=9123", "EXTRAS=", "PYTHON=python3"]
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    steps = subprocess.run(arguments, cwd=ROOT, env=outside, capture_output=True, text=True, check=True).stdout
+    assert "python3 -m venv .venv" in steps
+    assert "scripts/install .venv/bin/python \n" in steps
+    assert "hansang serve --port 9123" in steps
+
+
 @pytest.mark.parametrize("group", [RUNTIMES, PROTOCOLS])
 def test_every_entry_point_loads_a_class_of_its_room(group: str) -> None:
     points = entry_points(group=group)

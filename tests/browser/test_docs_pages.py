@@ -16,6 +16,7 @@ from conftest import KEY, Running
 from hansang.app import Server
 from hansang.http.server import uvicorn_server
 from hansang.settings import Settings
+from tables import Rows, same
 
 if TYPE_CHECKING:
     from chromium import Watched
@@ -104,6 +105,22 @@ def test_a_wrong_key_is_told_and_asked_for_again(
     assert watched.page.evaluate("sessionStorage.length") == 0
     give_key(watched, KEY)
     expect(watched.page.locator(PREDICT)).to_be_visible()
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+def test_what_a_models_file_says_of_it_is_shown_not_run(
+    serve: Callable[..., Running], watched: Watched, path: str
+) -> None:
+    attack = "<script>document.title = 'taken'</script><svg onload=\"document.title = 'taken'\"></svg> Bold"
+    server = serve(Rows("dish", same, info={"title": attack, "description": attack}))
+    watched.page.goto(f"{server.url}{path}")
+    expect(watched.page.get_by_text("Predict with").locator("visible=true").first).to_be_visible()
+    if path == "/docs":
+        watched.page.locator("#operations-models-predict_dish .opblock-summary-control").click()
+    expect(watched.page.get_by_text(attack).locator("visible=true").first).to_be_visible()
+    assert watched.page.title() != "taken"
+    assert watched.complaints == []
+    assert watched.hosts() == {f"127.0.0.1:{server.port}"}
 
 
 @contextmanager

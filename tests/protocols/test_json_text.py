@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from collections.abc import Callable
@@ -51,6 +52,7 @@ def fault(body: bytes) -> InvalidJSON:
         (b" \n", "it is empty"),
         ("{}".encode("utf-16"), "UTF-16"),
         ("{}".encode("utf-16-le"), "UTF-16"),
+        (gzip.compress(b"{}"), "gzip"),
         (BOM + BOM + b"{}", "BOM"),
         (b"[" * 100_000, "depth"),
         (b"[" * 250 + b"]" * 250, "nested more than 200 deep"),

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import hansang
 from conftest import Running
 from hansang.app import Server, open_object, open_source
-from hansang.core.errors import ClientGone, InvalidInput, LoadFailed
+from hansang.core.errors import ClientGone, HansangError, InvalidInput, LoadFailed
 from hansang.core.model import Call, CallContext, LoadContext, Model
 from hansang.core.source import parse
 from hansang.registry.registry import ModelSpec
@@ -32,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, Field
+from typing_extensions import TypeAliasType
 import hansang
 from hansang.tasks.tabular import TABULAR, Table
 
@@ -61,6 +63,7 @@ class Pair(NamedTuple):
     b: int
 
 Id = NewType("Id", int)
+Numbers = TypeAliasType("Numbers", list[float])
 """
 
 
@@ -99,6 +102,8 @@ def ask(model: Model, request: Table) -> Any:
     """The `result` column."""
     answer: Any = model.predict([Call(request, context())])
     (result,) = asyncio.run(answer) if asyncio.iscoroutine(answer) else answer
+    if isinstance(result, HansangError):
+        raise result
     return result.columns["result"]
 
 
@@ -119,6 +124,8 @@ TAKES = [
     ("bool", "bool", True, "True"),
     ("str", "string", "a", "'a'"),
     ("Id", "int64", 2, "2"),
+    ("Numbers", "float64[any]", [1, 2], "[1.0, 2.0]"),
+    ("dict[str, Numbers]", "json", {"a": [1]}, "{'a': [1.0]}"),
     ("np.float32", "float32", 2, "np.float32(2.0)"),
     ("np.int8", "int8", 2, "np.int8(2)"),
     ("Any", "json", {"a": [1]}, "{'a': [1]}"),
@@ -189,6 +196,7 @@ def test_hints_say_what_is_taken_and_what_arrives(tmp_path: Path, serve: Callabl
         assert signature is not None
         assert (hint, signature.inputs[0].describe()) == (hint, described)
         assert (hint, server.predict(f"f{n}", {"x": given})) == (hint, {"predictions": [seen]})
+    assert server.client.get("/openapi.json").status_code == 200
 
 
 def test_a_value_that_does_not_fit_is_the_callers_fault(tmp_path: Path, serve: Callable[..., Running]) -> None:
@@ -390,8 +398,7 @@ def test_a_row_that_fits_no_call_is_the_callers_fault(tmp_path: Path, text: str,
     model = loaded(tmp_path, text)
     with pytest.raises(InvalidInput) as caught:
         ask(model, untyped(row))
-    assert caught.value.message.startswith("instances[0]: ")
-    assert "takes (" in caught.value.message
+    assert caught.value.message.startswith("instances[0]: f takes (")
 
 
 def test_a_type_error_inside_the_function_is_not_the_callers_fault(
@@ -540,6 +547,8 @@ def test_what_is_made_in_code_is_served_too(serve: Callable[..., Running]) -> No
     assert server.predict("double", 4) == {"predictions": [8]}
     assert server.predict("Gate", [1, 1]) == {"predictions": [1]}
     assert server.predict("predict", [1, 0]) == {"predictions": [0]}
+    with hansang.load(double) as local:
+        assert local.predict([1, 2]) == [2, 4]
 
 
 def test_what_is_made_in_code_and_is_nothing_is_refused() -> None:
@@ -575,8 +584,9 @@ def test_rows_after_the_callers_leaving_are_not_computed(tmp_path: Path) -> None
     model = loaded(tmp_path, "seen = []\ndef f(x):\n    seen.append(x)\n    x.cancel()\n    return 1")
     call = Call(untyped(), context())
     call.request = untyped(call.context, call.context)
-    with pytest.raises(ClientGone):
-        model.predict([call])
+    (result,) = model.predict([call])  # type: ignore[misc]
+    assert isinstance(result, ClientGone)
+    assert model.function.__globals__["seen"] == [call.context]  # type: ignore[attr-defined]
 
 
 def test_an_exception_is_500_with_the_request_id_and_its_traceback_only_in_the_log(
@@ -595,6 +605,29 @@ def test_an_exception_is_500_with_the_request_id_and_its_traceback_only_in_the_l
         assert record.exc_info[0] is ZeroDivisionError
         assert server.predict("f", 1) == {"predictions": [2]}
         caplog.clear()
+
+
+def test_a_function_may_refuse_what_it_is_given(tmp_path: Path, serve: Callable[..., Running]) -> None:
+    text = """
+from hansang.core.errors import InvalidInput
+def f(x: int) -> int:
+    if x < 0: raise InvalidInput("x is negative", hint="Send 0 or more.")
+    return x
+"""
+    server = serve(f"{code(tmp_path, text)}:f")
+    reply = server.client.post("/v1/models/f:predict", json={"instances": [1, -1]})
+    assert (reply.status_code, reply.json()["error"]["message"]) == (400, "x is negative")
+    assert server.predict("f", 1) == {"predictions": [1]}
+
+
+def test_several_calls_at_once_fail_alone(tmp_path: Path) -> None:
+    for text in ("def f(x: np.ndarray): return x.sum()", "async def f(x: np.ndarray): return x.sum()"):
+        model = loaded(tmp_path, text)
+        calls = [Call(table(x=[value]), context()) for value in ([1], ["a"], [2])]
+        answer: Any = model.predict(calls)
+        one, two, three = asyncio.run(answer) if asyncio.iscoroutine(answer) else answer
+        assert isinstance(two, InvalidInput)
+        assert [one.columns, three.columns] == [{"result": [1]}, {"result": [2]}]
 
 
 def test_async_calls_run_together(tmp_path: Path, serve: Callable[..., Running]) -> None:

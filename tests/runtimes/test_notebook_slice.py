@@ -183,9 +183,10 @@ PROGRAMS = {
         x = 1
         i = 2
         n = 3 #*
-        rows = [i for i in range(n)] #*
+        rows = [i for i in range(n)] + [i for i in range(n)] #*
+        pairs = {i: {i for i in range(3)} for i in rows} #*
         def predict(x): #*
-            y = [i for i in rows]
+            y = [i for i in rows if i in pairs]
             return max(y, key=lambda i: i + x)
         y = 5
     """,

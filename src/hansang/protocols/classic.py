@@ -113,4 +113,5 @@ def _inputs(entry: Entry) -> str:
     if signature is None:
         return "any JSON"
     fields = ", ".join(f"{field.name}: {field.describe()}" for field in signature.inputs)
-    return f"{len(signature.inputs)} inputs ({fields})"
+    count = len(signature.inputs)
+    return f"{count} input{'' if count == 1 else 's'} ({fields})"

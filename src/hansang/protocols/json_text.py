@@ -79,6 +79,8 @@ def _fault(body: bytes, said: str) -> tuple[str, str]:
         return "it is empty", "Send a JSON object, for example with curl -d '{...}'."
     if body.startswith((b"\xff\xfe", b"\xfe\xff")) or body[1:2] == b"\0":
         return "it looks like UTF-16", "Save it as UTF-8; in PowerShell: Out-File -Encoding utf8."
+    if body.startswith(b"\x1f\x8b"):
+        return "it is compressed (gzip)", "Send it as it is; a compressed body is not taken."
     try:
         text = body.decode()
     except UnicodeDecodeError as exc:

@@ -100,8 +100,7 @@ def _only_blob(result: Table, accept: bytes) -> Blob | None:
 
 def _operation(entry: Entry) -> tuple[dict[str, Any], dict[str, Any]]:
     """The operation, and the component schemas it refers to."""
-    signature = entry.model.signature
-    about = signature.describe() if signature else "Untyped: any JSON is passed on as it is."
+    about = _about(entry)
     title = str(entry.model.info.get("title") or entry.spec.display_name or entry.name)
     operation = {
         "tags": ["models"],
@@ -119,3 +118,20 @@ def _operation(entry: Entry) -> tuple[dict[str, Any], dict[str, Any]]:
         "200": {"description": "One prediction for each row, in order.", "content": schema.result()}
     }
     return operation, schema.components
+
+
+def _about(entry: Entry) -> str:
+    """What `inspect` tells, in a few lines: what it takes and gives, what it is, what it is good for."""
+    signature, info = entry.model.signature, entry.model.info
+    lines = [signature.describe() if signature else "Untyped: any JSON is passed on as it is."]
+    if info.get("description"):
+        lines.append(str(info["description"]))
+    facts = {key: info.get(key) for key in ("format", "parameters", "bytes")}
+    if isinstance(facts["parameters"], Mapping):
+        facts["parameters"] = ", ".join(f"{count} {dtype}" for dtype, count in facts["parameters"].items())
+    card = info.get("card")
+    if isinstance(card, Mapping):
+        facts |= {key: card.get(key) for key in ("architecture", "data", "limits", "licence")}
+    lines.append("\n".join(f"- {key}: {value}" for key, value in facts.items() if value))
+    # Markdown, partly from a model's file: a tag in it is text.
+    return "\n\n".join(filter(None, lines)).replace("&", "&amp;").replace("<", "&lt;")

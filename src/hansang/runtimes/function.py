@@ -1,7 +1,8 @@
 """A Python function, or an object with `predict` or `__call__`, as a model: `gates.py:and_gate`.
 
 The types come from the hints, else from a sample; without either the model is untyped. The function is called once
-for each row, as in the user's own program: nothing is batched. A `hansang.Model` is used as it is.
+for each row, as in the user's own program: nothing is batched. What it raises is the server's fault (500), but a
+HansangError, such as InvalidInput, is told to the caller. A `hansang.Model` is used as it is.
 """
 
 from __future__ import annotations
@@ -110,12 +111,15 @@ class _Callable(Model):
 class _Function(_Callable):
     """A `def`: it runs on a thread."""
 
-    def predict(self, calls: Sequence[Call]) -> Sequence[Table]:
+    def predict(self, calls: Sequence[Call]) -> Sequence[Table | HansangError]:
         return [self._answer(call) for call in calls]
 
-    def _answer(self, call: Call) -> Table:
+    def _answer(self, call: Call) -> Table | HansangError:
         function = self.function
-        results = [outgoing(function(*args, **kwargs)) for args, kwargs in self._calls(call)]
+        try:
+            results = [outgoing(function(*args, **kwargs)) for args, kwargs in self._calls(call)]
+        except HansangError as exc:
+            return exc
         return Table({"result": results}, call.request.rows)
 
 
@@ -124,15 +128,18 @@ class _AsyncFunction(_Callable):
 
     concurrency = _ASYNC_CONCURRENCY
 
-    async def predict(self, calls: Sequence[Call]) -> Sequence[Table]:
+    async def predict(self, calls: Sequence[Call]) -> Sequence[Table | HansangError]:
         return [await self._answer(call) for call in calls]
 
-    async def _answer(self, call: Call) -> Table:
+    async def _answer(self, call: Call) -> Table | HansangError:
         function = self.function
         results = []
-        for args, kwargs in self._calls(call):
-            result = function(*args, **kwargs)
-            results.append(outgoing(await result if inspect.isawaitable(result) else result))
+        try:
+            for args, kwargs in self._calls(call):
+                result = function(*args, **kwargs)
+                results.append(outgoing(await result if inspect.isawaitable(result) else result))
+        except HansangError as exc:
+            return exc
         return Table({"result": results}, call.request.rows)
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import ast
 import symtable
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 from hansang.runtimes.notebook_changes import (
@@ -32,8 +33,6 @@ from hansang.runtimes.notebook_changes import (
 
 _ALWAYS = ("os.environ", "sys.path", "load_dotenv", "dotenv.load_dotenv")
 """What is changed here shows elsewhere without being named there."""
-
-_COMPREHENSIONS = ("listcomp", "setcomp", "dictcomp", "genexpr")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +117,8 @@ def _reach(names: Iterable[str], edges: Mapping[str, set[str]]) -> set[str]:
 def _facts(statement: ast.stmt, world: World) -> _Facts:
     facts = _Facts()
     try:
-        table = symtable.symtable(ast.unparse(statement), "cell", "exec")
+        plain = _Generators().visit(deepcopy(statement))
+        table = symtable.symtable(ast.unparse(plain), "cell", "exec")
     except SyntaxError:  # a `return` at top level, say; running it will tell, if it is needed
         return facts
     _read_scope(table, facts, later=False)
@@ -133,6 +133,20 @@ def _facts(statement: ast.stmt, world: World) -> _Facts:
     facts.star = isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*"
     facts.calls = _calls(statement, world)
     return facts
+
+
+class _Generators(ast.NodeTransformer):
+    """Makes all comprehensions generators: from Python 3.12 on, only those have a scope of their own in `symtable`."""
+
+    def visit_ListComp(self, node: ast.ListComp) -> ast.AST:
+        return self.generic_visit(ast.GeneratorExp(node.elt, node.generators))
+
+    def visit_SetComp(self, node: ast.SetComp) -> ast.AST:
+        return self.generic_visit(ast.GeneratorExp(node.elt, node.generators))
+
+    def visit_DictComp(self, node: ast.DictComp) -> ast.AST:
+        pair = ast.Tuple([node.key, node.value], ast.Load())
+        return self.generic_visit(ast.GeneratorExp(pair, node.generators))
 
 
 def _calls(statement: ast.stmt, world: World) -> set[str]:
@@ -171,7 +185,7 @@ def _read_scope(table: symtable.SymbolTable, facts: _Facts, *, later: bool) -> N
             else:
                 facts.binds.add(name)
     for child in table.get_children():
-        function = child.get_type() == "function" and child.get_name() not in _COMPREHENSIONS
+        function = child.get_type() == "function" and child.get_name() != "genexpr"
         _read_scope(child, facts, later=later or function)
         if function and child.get_name() == "lambda" and not later:
             _read_scope(child, facts, later=False)

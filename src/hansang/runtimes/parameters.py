@@ -28,7 +28,7 @@ _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 @dataclass(slots=True)
 class Parameters:
-    """What a callable takes. `typed`: some hint says what; `variadic`: it takes any number, and stays untyped."""
+    """What a callable takes. `name` is what callers are told; `variadic`: it takes any number, and stays untyped."""
 
     name: str
     signature: inspect.Signature
@@ -41,6 +41,7 @@ class Parameters:
 
     @property
     def typed(self) -> bool:
+        """Whether some hint says what it takes; or it takes nothing."""
         return not self.variadic and (bool(self.hinted) or not self.fields)
 
     def rows(self, table: Table) -> Iterator[Arguments]:
@@ -77,11 +78,11 @@ class Parameters:
         else the row is the one argument. Raises InvalidInput if it does not fit.
         """
         parameters = self.signature.parameters
-        names = {name for name, one in parameters.items() if one.kind in _NAMED}
+        named = {name for name, one in parameters.items() if one.kind in _NAMED}
         keywords = any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values())
         bind = self.signature.bind
         try:
-            if isinstance(row, dict) and (keywords or row.keys() & names or not (row or parameters)):
+            if isinstance(row, dict) and (keywords or row.keys() & named or not (row or parameters)):
                 return bind(**row)
             if isinstance(row, list) and self._several():
                 try:
@@ -90,8 +91,9 @@ class Parameters:
                     return bind(row)
             return bind(row)
         except TypeError as exc:
+            names = ", ".join(parameters)
             raise InvalidInput(
-                f"{where}: {self.name} takes {self.signature}, and this row does not fit: {exc}.".removeprefix(": "),
+                f"{where}: {self.name} takes ({names}), and this row does not fit: {exc}.".removeprefix(": "),
                 hint=f"Send each row as an object by name: {self._shape()}.",
                 param=where or None,
             ) from None
@@ -124,19 +126,20 @@ class Parameters:
 
 def parameters_of(function: Callable[..., Any], name: str) -> tuple[Parameters, Field]:
     """A callable's parameters, and the field of what it returns. Raises LoadFailed for a hint that JSON cannot be."""
+    short = name.rpartition(":")[2]  # callers are not told where it lies
     try:
         signature = inspect.signature(function)
     except (ValueError, TypeError):  # written in C, without a signature: it takes what it takes
         any_one = Parameter("row", Parameter.POSITIONAL_ONLY)
         signature = inspect.Signature([any_one, Parameter("rows", Parameter.VAR_POSITIONAL)])
-        return Parameters(name, signature, variadic=True), Field("result")
+        return Parameters(short, signature, variadic=True), Field("result")
     hints = _hints(function, name)
     returns = _output(hints.get("return", Any))
     plain = signature.replace(return_annotation=inspect.Signature.empty)
     if any(parameter.kind in _VARIADIC for parameter in signature.parameters.values()):
-        return Parameters(name, plain, variadic=True), returns
+        return Parameters(short, plain, variadic=True), returns
     keywords = tuple(key for key, one in signature.parameters.items() if one.kind is Parameter.KEYWORD_ONLY)
-    found = Parameters(name, plain, hinted=frozenset(hints) & signature.parameters.keys(), keywords=keywords)
+    found = Parameters(short, plain, hinted=frozenset(hints) & signature.parameters.keys(), keywords=keywords)
     fields = []
     for parameter in signature.parameters.values():
         default = REQUIRED if parameter.default is Parameter.empty else parameter.default

@@ -74,6 +74,8 @@ def kind_of(hint: Any) -> Kind:
         return Kind()
     if isinstance(hint, NewType):
         return kind_of(hint.__supertype__)
+    if type(hint).__name__ == "TypeAliasType":  # `type Name = ...`, from Python 3.12 on
+        return kind_of(hint.__value__)
     if hint is None or hint is type(None):
         return Kind(annotation=type(None))
     if _is_image(hint):
@@ -185,6 +187,8 @@ def _check(hint: Any, seen: set[Any]) -> None:
     """Raise Unsupported for a type that has no form in JSON, also deep inside. `seen` ends recursive types."""
     if isinstance(hint, NewType):
         hint = hint.__supertype__
+    if type(hint).__name__ == "TypeAliasType":
+        hint = hint.__value__
     if get_origin(hint) is Literal or hint in _READABLE or hint in seen or isinstance(hint, (TypeVar, ForwardRef)):
         return
     seen.add(hint)

@@ -3,4 +3,5 @@ import { openSpec } from "./spec.js";
 
 const place = document.getElementById("ui");
 const { spec } = await openSpec(place);
-Redoc.init(spec, {}, place);
+// A model's title and card come from its file.
+Redoc.init(spec, { sanitize: true }, place);
