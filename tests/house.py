@@ -281,9 +281,10 @@ class House:
         self.server: uvicorn.Server | None = None
 
     async def start(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self._stack = AsyncExitStack()
         for name, mount in self.registry.mounts.items():
-            lifespan = MountedLifespan(name, mount)
+            lifespan = MountedLifespan(name, mount.app)
             await lifespan.start()
             self._stack.push_async_callback(lifespan.stop)
         for entry in self.registry:
@@ -340,19 +341,11 @@ class House:
 def _serving(house: House, server: uvicorn.Server, listener: socket.socket) -> Iterator[House]:
     house.port = listener.getsockname()[1]
     house.server = server
-    ready = threading.Event()
-    start = house.start
-
-    async def started() -> None:
-        house.loop = asyncio.get_running_loop()
-        await start()
-        ready.set()
-
-    house.app._start = started
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    while not ready.wait(0.02):
+    while not server.started:
         assert thread.is_alive(), "the server did not start"
+        sleep(0.005)
     try:
         yield house
     finally:

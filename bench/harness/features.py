@@ -24,7 +24,8 @@ from hansang.access.server_key import ServerKey
 from hansang.app import open_source
 from hansang.core.source import parse
 from hansang.engine.engine import Engine
-from hansang.http.front_door import ASGIApp, FrontDoor
+from hansang.http.exchange import ASGIApp
+from hansang.http.front_door import FrontDoor
 from hansang.http.guard import Guard
 from hansang.http.lifespan import LifespanApp
 from hansang.http.server import uvicorn_server

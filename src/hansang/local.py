@@ -19,7 +19,7 @@ from hansang.core.errors import LoadFailed
 from hansang.core.model import Model
 from hansang.core.signature import Signature
 from hansang.core.source import parse
-from hansang.http.front_door import ASGIApp, Message
+from hansang.http.exchange import ASGIApp, Message
 from hansang.registry.registry import Entry, ModelSpec
 from hansang.settings import Settings
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from hansang.core.errors import HansangError, LoadFailed, Unavailable
 from hansang.http.errors import render
-from hansang.http.front_door import ASGIApp, Receive, Scope, Send
+from hansang.http.exchange import ASGIApp, Receive, Scope, Send
 
 log = logging.getLogger("hansang.http")
 

@@ -21,7 +21,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from hansang.core.model import CallContext
-from hansang.http.front_door import CONNECTION, ASGIApp
+from hansang.http.exchange import CONNECTION, ASGIApp
 
 log = logging.getLogger("hansang.http")
 
