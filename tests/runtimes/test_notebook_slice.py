@@ -87,6 +87,22 @@ PROGRAMS = {
             def step(self, data): self.w = data
         def predict(x): return model.w #*
     """,
+    "a training function that steps an optimizer": """
+        def train(m, optimizer): #*
+            for epoch in range(3):
+                loss = lossy(m(DATA))
+                optimizer.step()
+        def lossy(x): return x #*
+        DATA = 1 #*
+        def make_model(): ... #*
+        from helpers import make_optimizer #*
+        model = make_model() #*
+        optimizer = make_optimizer(model) #*
+        train(model, optimizer) #*
+        other = make_model()
+        train(other, make_optimizer(other))
+        def predict(x): return model(x) #*
+    """,
     "a training function without arguments": """
         weights = [0, 0] #*
         other = [0]
@@ -101,9 +117,9 @@ PROGRAMS = {
         class Gate: #*
             def __init__(self): self.w = 0
             def train(self): self.w = 1
-            def show(self): print(self.w)
+            def weigh(self): return self.w
         gate = Gate() #*
-        gate.show()
+        gate.weigh()
         gates = make().train()
         history = gate.train() #*
         def predict(x): return gate.w #*
