@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -65,6 +66,9 @@ def run(make: Callable[[Settings], Server], chosen: Settings, listener: socket.s
     noise = logging.getLogger("uvicorn.error")
 
     def ready() -> None:
+        # What is loaded now stays: a full collection that walks it would stall every caller for some 40 ms.
+        gc.collect()
+        gc.freeze()
         noise.disabled = False
         _announce(server, f"http://{local}:{port}", [f"http://{host}:{port}" for host in lan])
 
