@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from conftest import Running
 from hansang.core.errors import LoadFailed
 from hansang.core.source import parse
+from hansang.runtimes.notebook import read
 from hansang.runtimes.python_files import load_object
 
 
@@ -148,6 +152,34 @@ def test_a_missing_name_tells_near_ones_and_runs_nothing(tmp_path: Path) -> None
     assert "has no predcit" in error.message
     assert f"Did you mean {path}:predict" in (error.hint or "")
     assert "code cell 3, line 1" in (error.hint or "")
+
+
+KEYS = ["cells", "cell_type", "source", "metadata", "language_info", "name", "nbformat", "worksheets"]
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from(["code", "python", "x = 1", "\ud800"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5),
+    max_leaves=15,
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ANY_JSON)
+def test_any_json_is_a_notebook_or_refused(tmp_path: Path, content: Any) -> None:
+    path = tmp_path / "x.ipynb"
+    path.write_text(json.dumps(content))
+    with suppress(LoadFailed):
+        read(path)
+
+
+PIECES = ["!ls", "%time x = 1", "%%bash", "%%time", "x = !ls", "if a:", "    ", "f(", ")", "[", "'''", '"', "?", "%"]
+ODDITIES = ["\\", "\n", "\t", "\r", "\x0c", "\x00", "é", "def f():", "async "]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(PIECES + ODDITIES), max_size=12))
+def test_any_cell_is_read_or_has_a_problem(tmp_path: Path, pieces: list[str]) -> None:
+    (cell,) = read(notebook(tmp_path / "x.ipynb", "".join(pieces)))
+    assert not (cell.problem and cell.statements)
 
 
 @pytest.mark.parametrize(
