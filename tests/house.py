@@ -278,13 +278,14 @@ class House:
         )
         self.app = LifespanApp(self.door, self.start, self.stop)
         self.port = 0
+        self.plain = False
         self.server: uvicorn.Server | None = None
 
     async def start(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._stack = AsyncExitStack()
         for name, mount in self.registry.mounts.items():
-            lifespan = MountedLifespan(name, mount.app)
+            lifespan = MountedLifespan(name, mount)
             await lifespan.start()
             self._stack.push_async_callback(lifespan.stop)
         for entry in self.registry:
@@ -368,6 +369,7 @@ def house(
 ) -> Iterator[House]:
     """A House on a real socket, in a thread; `plain`: under an unmodified uvicorn with h11."""
     built = House(models or {}, **options)
+    built.plain = plain
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", 0))

@@ -156,7 +156,7 @@ class Server:
         """Load every model. The first of the command line that fails stops the start, and says why."""
         await asyncio.to_thread(self._open_store)
         for name, mount in self.registry.mounts.items():
-            lifespan = MountedLifespan(name, mount.app)
+            lifespan = MountedLifespan(name, mount)
             await lifespan.start()
             self._lifespans.append(lifespan)
         for entry in self.registry:

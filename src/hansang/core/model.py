@@ -150,6 +150,8 @@ class Mount:
     app: Any
     title: str = ""
     routes: tuple[str, ...] = field(default=())
+    state: dict[str, Any] = field(default_factory=dict, compare=False)
+    """What the app's lifespan left for its requests to find."""
 
 
 class Runtime(Protocol):

@@ -124,7 +124,6 @@ class Engine:
                 context.cancel()
                 outcome = _outcome(context.error)
             context.finished = monotonic()
-            context.forget()
             self._record(entry, context, outcome, began, 1)
 
     def _record(self, entry: Entry, context: CallContext, outcome: Outcome, began: float, rows: int) -> None:

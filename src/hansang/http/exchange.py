@@ -13,7 +13,7 @@ from contextlib import aclosing
 from time import monotonic
 from typing import Any, TypeAlias
 
-from hansang.core.errors import ClientGone, DeadlineExceeded, HansangError, TooLarge
+from hansang.core.errors import ClientGone, DeadlineExceeded, HansangError, ModelFailed, TooLarge, Unavailable
 from hansang.core.model import CallContext
 from hansang.core.wire import JSON, Header, Reply, Request, StreamReply
 from hansang.http.errors import render
@@ -37,7 +37,18 @@ _MEDIA_TYPE = re.compile(rb"[\x20-\x7e]+")
 class Exchange(Request):
     """One request with its ASGI ends: what an adapter sees of it is the Request."""
 
-    __slots__ = ("connection", "cycle", "receive", "request_id", "scope", "send", "started", "status", "watcher")
+    __slots__ = (
+        "connection",
+        "cycle",
+        "label",
+        "receive",
+        "request_id",
+        "scope",
+        "send",
+        "started",
+        "status",
+        "watcher",
+    )
 
     def __init__(
         self,
@@ -62,6 +73,8 @@ class Exchange(Request):
         self.request_id = request_id
         self.connection = scope.get(CONNECTION)
         self.cycle = None if self.connection is None else receive.__self__  # type: ignore[attr-defined]
+        self.label = "other"
+        """The route, for metrics."""
         self.status = 499
         self.started = False
         self.watcher: asyncio.Future[None] | None = None
@@ -80,6 +93,8 @@ class Exchange(Request):
             ) from None
         if self.connection is None:
             self.watcher = asyncio.ensure_future(self._watch())
+        else:
+            self.connection.listen()
         return body
 
     async def _rest(self, message: Message, limit: int) -> bytes:
@@ -119,6 +134,11 @@ class Exchange(Request):
         self.context.cancel()
 
     async def reply(self, reply: Reply) -> None:
+        if reply.content_type is not JSON and not _MEDIA_TYPE.fullmatch(reply.content_type):
+            raise ModelFailed(
+                f"The model answered with the content type {reply.content_type.decode('latin-1')!r}, which is none.",
+                hint="A content type looks like image/png; the model's code sets it.",
+            )
         self.status = reply.status
         self.started = True
         body = reply.body
@@ -135,12 +155,14 @@ class Exchange(Request):
         await self.send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
 
-    async def error(self, error: HansangError, path: str) -> None:
-        """Tell the caller, unless an answer is on its way or nobody is there."""
+    async def error(self, error: HansangError, path: str, headers: list[Header]) -> None:
+        """Tell the caller, unless an answer is on its way or nobody is there. `headers` are sent with it."""
         self.status = error.status
         if self.started or isinstance(error, ClientGone):
             return
         reply = render(error, path)
+        if headers:
+            reply.headers = [*reply.headers, *headers]
         if isinstance(error, TooLarge):
             reply.headers = [*reply.headers, (b"connection", b"close")]
         await self.reply(reply)
@@ -158,7 +180,7 @@ class Exchange(Request):
         )
         context.on_end(lambda error: _interrupt(task))
         send, connection = self.send, self.connection
-        sent = 0
+        sent, complete = 0, False
         try:
             async with aclosing(reply.chunks) as chunks:  # type: ignore[type-var]
                 async for chunk in chunks:
@@ -171,9 +193,14 @@ class Exchange(Request):
                         await self._start_stream(reply)
                     if connection is None or not connection.write_chunk(self.cycle, chunk):
                         await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            if not self.started:
+                await self._start_stream(reply)
+            complete = True
+            await send({"type": "http.response.body", "body": b""})
         except (HansangError, asyncio.CancelledError) as exc:
             if isinstance(exc, asyncio.CancelledError):
                 if context.error is None:
+                    self.status = Unavailable.status
                     raise
                 task.uncancel()
             error = context.error or exc
@@ -181,14 +208,22 @@ class Exchange(Request):
             if not self.started:
                 raise error from None
             self.status = error.status
-            if isinstance(error, ClientGone):
-                return
-            await send({"type": "http.response.body", "body": reply.on_error(error), "more_body": True})
+            if not isinstance(error, ClientGone):
+                await self._last_words(b"" if complete else reply.on_error(error))
         finally:
             timer.cancel()
-        if not self.started:
-            await self._start_stream(reply)
-        await send({"type": "http.response.body", "body": b""})
+            context.forget()
+
+    async def _last_words(self, words: bytes) -> None:
+        """End a broken stream. A caller who does not read is not waited for."""
+        try:
+            async with asyncio.timeout(_LAST_WORDS):
+                if words:
+                    await self.send({"type": "http.response.body", "body": words, "more_body": True})
+                await self.send({"type": "http.response.body", "body": b""})
+        except TimeoutError:
+            if self.connection is not None:
+                self.connection.abandon(self.cycle)
 
     async def _start_stream(self, reply: StreamReply) -> None:
         self.status = 200

@@ -7,6 +7,7 @@ It speaks ASGI, so that nothing behind it has to. No policy: who may call is `id
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from itertools import count
@@ -14,15 +15,17 @@ from os import urandom
 from time import monotonic
 from typing import Any
 
-from hansang.core.errors import BadRequest, HansangError
+from hansang.core.errors import BadRequest, HansangError, Unavailable
 from hansang.core.model import CallContext, Mount
 from hansang.core.wire import CONTEXT, Header, Reply, Request, Route, template_pattern
 from hansang.http.errors import unexpected, wrong_method
-from hansang.http.exchange import ASGIApp, Exchange, Receive, Scope, Send, too_large
-from hansang.http.guard import Guard
+from hansang.http.exchange import CONNECTION, ASGIApp, Exchange, Receive, Scope, Send, too_large
+from hansang.http.guard import Guard, refuse_repeated
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
 _HOT = 4096
+_HOT_PATH = 256
+"""Paths seen lately, and how long one may be to be remembered: callers choose them."""
 _PREFLIGHT: list[Header] = [
     (b"access-control-allow-methods", b"GET, POST, PUT, DELETE"),
     (b"access-control-allow-headers", b"authorization, content-type, x-api-key, x-request-id, x-hansang-timeout"),
@@ -82,8 +85,9 @@ class FrontDoor:
         context = CallContext(request_id.decode(), arrival + self._timeout)
         exchange = Exchange(scope, receive, send, method, path, headers, context, request_id)
         connection = exchange.connection
-        label = "other"
         try:
+            if len(headers) != len(scope["headers"]):
+                refuse_repeated(scope["headers"])
             self._guard.check(headers)
             if method == "OPTIONS" and (cors := self._guard.cors_headers(headers)):
                 await exchange.reply(Reply(b"", status=204, headers=[*cors, *_PREFLIGHT]))
@@ -93,10 +97,10 @@ class FrontDoor:
                 connection.active = context
             found = self._hot.get((method, path)) or self._match(method, path, scope, headers)
             if found is None:
-                label = await self._pass_on(exchange, path, context)
+                await self._pass_on(exchange, path, context)
                 return
             route, params = found
-            label = route.name
+            exchange.label = route.name
             if route.long:
                 context.deadline = arrival + self._long_timeout
             if b"x-hansang-timeout" in headers:
@@ -115,15 +119,21 @@ class FrontDoor:
             else:
                 await exchange.stream(reply)
         except HansangError as exc:
-            await exchange.error(exc, path)
+            await exchange.error(exc, path, self._guard.cors_headers(headers))
         except Exception as exc:
-            await exchange.error(unexpected(exc, context.request_id), path)
+            await exchange.error(unexpected(exc, context.request_id), path, self._guard.cors_headers(headers))
+        except asyncio.CancelledError:
+            if connection is None:
+                raise
+            stopping = Unavailable("The server is stopping.", hint="Ask again in a moment.")
+            await exchange.error(stopping, path, self._guard.cors_headers(headers))
         finally:
             if connection is not None:
-                connection.active = None
+                if connection.active is context:
+                    connection.active = None
             elif exchange.watcher is not None:
                 exchange.watcher.cancel()
-            self._record(label, exchange.status, monotonic() - arrival)
+            self._record(exchange.label, exchange.status, monotonic() - arrival)
             if self._log is not None:
                 self._log(exchange, exchange.status, monotonic() - arrival)
 
@@ -138,7 +148,9 @@ class FrontDoor:
                 continue
             if route.method == method:
                 found = (route, match.groupdict())
-                if len(self._hot) < _HOT:
+                if len(path) <= _HOT_PATH:
+                    if len(self._hot) >= _HOT:
+                        self._hot.clear()
                     self._hot[method, path] = found
                 return found
             allowed.append(route.method)
@@ -148,23 +160,37 @@ class FrontDoor:
             raise wrong_method(method, path, allowed, base)
         return None
 
-    async def _pass_on(self, exchange: Exchange, path: str, context: CallContext) -> str:
-        """To a mounted app or the control plane. Returns the label for metrics."""
+    async def _pass_on(self, exchange: Exchange, path: str, context: CallContext) -> None:
+        """To a mounted app or the control plane."""
         scope = exchange.scope
         scope[CONTEXT] = context
         extra = self._guard.cors_headers(exchange.headers) if b"origin" in exchange.headers else []
-        name, _, rest = path.removeprefix("/apps/").partition("/")
-        if path.startswith("/apps/") and name in self._mounts:
-            if not rest and not path.endswith("/"):
-                target = f"{scope.get('root_path', '')}/apps/{name}/".encode()
-                await exchange.reply(Reply(b"", status=307, headers=[(b"location", target)]))
-                return f"/apps/{name}/"
-            inner = {**scope, "root_path": f"{scope.get('root_path', '')}/apps/{name}"}
-            await self._mounts[name].app(inner, exchange.receive, exchange.sender(extra))
-            return f"/apps/{name}/"
-        await self._control(scope, exchange.bounded(self._limit(exchange.method, path)), exchange.sender(extra))
-        route = scope.get("route")
-        return getattr(route, "path", "other")
+        name = self._mounted(path)
+        if name is None:
+            try:
+                await self._control(scope, exchange.bounded(self._limit(exchange.method, path)), exchange.sender(extra))
+            finally:
+                exchange.label = getattr(scope.get("route"), "path", exchange.label)
+            return
+        exchange.label = f"/apps/{name}/"
+        if path == f"/apps/{name}":
+            target = f"{scope.get('root_path', '')}/apps/{name}/".encode()
+            query = b"?" + exchange.query if exchange.query else b""
+            await exchange.reply(Reply(b"", status=307, headers=[(b"location", target + query), *extra]))
+            return
+        await self._mounts[name].app(self._inner(scope, name), exchange.receive, exchange.sender(extra))
+
+    def _mounted(self, path: str) -> str | None:
+        """The name of the app that is mounted where `path` leads."""
+        name = path.removeprefix("/apps/").partition("/")[0]
+        return name if path.startswith("/apps/") and name in self._mounts else None
+
+    def _inner(self, scope: Scope, name: str) -> Scope:
+        """What a mounted app sees: its own root and state, and nothing of our connection."""
+        inner = {key: value for key, value in scope.items() if key != CONNECTION}
+        inner["root_path"] = f"{scope.get('root_path', '')}/apps/{name}"
+        inner["state"] = {**scope.get("state", {}), **self._mounts[name].state}
+        return inner
 
     def _limit(self, method: str, path: str) -> int:
         """Bytes that the body of a control-plane request may have."""
@@ -173,20 +199,25 @@ class FrontDoor:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Only mounted apps have WebSockets; the same checks stand before them."""
+        arrival = monotonic()
         headers = dict(scope["headers"])
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        name = path.removeprefix("/apps/").partition("/")[0]
+        name = self._mounted(path)
         try:
+            refuse_repeated(scope["headers"])
             self._guard.check(headers)
             self._identify(path, headers)
         except HansangError:
-            name = ""
-        if not path.startswith("/apps/") or name not in self._mounts:
-            await receive()
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        inner = {**scope, "root_path": f"{scope.get('root_path', '')}/apps/{name}"}
-        await self._mounts[name].app(inner, receive, send)
+            name = None
+        label, status = ("other", 403) if name is None else (f"/apps/{name}/", 101)
+        try:
+            if name is None:
+                await receive()
+                await send({"type": "websocket.close", "code": 1008})
+            else:
+                await self._mounts[name].app(self._inner(scope, name), receive, send)
+        finally:
+            self._record(label, status, monotonic() - arrival)
 
 
 def _timeout_of(value: bytes) -> float:

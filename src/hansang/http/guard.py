@@ -8,13 +8,30 @@ No keys here: that is `access`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from hansang.core.errors import Forbidden
+from hansang.core.errors import BadRequest, Forbidden
 from hansang.core.wire import Header
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _REMEMBERED = 64
+_ONCE = frozenset({b"host", b"origin", b"authorization", b"x-api-key", b"x-hansang-timeout"})
+"""Headers of which two would mean two things: to us the last one, to a proxy before us perhaps the first."""
+
+
+def refuse_repeated(headers: Iterable[Header]) -> None:
+    """Raise BadRequest if a header that may come once comes twice."""
+    counts = Counter(name for name, _ in headers if name in _ONCE)
+    repeated = sorted(name.decode() for name, count in counts.items() if count > 1)
+    if repeated:
+        raise BadRequest(f"The header {repeated[0]} came more than once.", hint="Send it once.")
+
+
+def _named(host: str) -> str:
+    """A host as it stands in a Host header, without port: an IPv6 address is in brackets there."""
+    host = host.strip().lower()
+    return f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else _without_port(host)
 
 
 def _without_port(host: str) -> str:
@@ -26,8 +43,8 @@ class Guard:
     """`hosts` are names without port; `*` among them allows any. `origins` are whole, as browsers send them."""
 
     def __init__(self, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
-        self._hosts = {host.lower() for host in (*LOOPBACK, *hosts)}
-        self._origins = {origin.encode().rstrip(b"/") for origin in origins}
+        self._hosts = {_named(host) for host in (*LOOPBACK, *hosts)}
+        self._origins = {origin.strip().lower().encode().rstrip(b"/") for origin in origins}
         self._seen: set[bytes] = set()
 
     def check(self, headers: Mapping[bytes, bytes]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from hansang.core.errors import HansangError, LoadFailed, Unavailable
+from hansang.core.model import Mount
 from hansang.http.errors import render
 from hansang.http.exchange import ASGIApp, Receive, Scope, Send
 
@@ -81,17 +82,17 @@ class LifespanApp:
 class MountedLifespan:
     """Runs the lifespan of an app that is mounted in ours, if it has one."""
 
-    def __init__(self, name: str, app: ASGIApp) -> None:
+    def __init__(self, name: str, mount: Mount) -> None:
         self._name = name
-        self._app = app
+        self._mount = mount
         self._inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._outbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Raises LoadFailed if the app says it cannot start."""
-        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
-        self._task = asyncio.ensure_future(self._app(scope, self._inbox.get, self._outbox.put))  # type: ignore[arg-type]
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self._mount.state}
+        self._task = asyncio.ensure_future(self._mount.app(scope, self._inbox.get, self._outbox.put))
         self._task.add_done_callback(_look_at)
         self._inbox.put_nowait({"type": "lifespan.startup"})
         answer = await self._answer()

@@ -95,7 +95,19 @@ class Connection(HttpToolsProtocol):
         """The request's body, if all of it is here; None: read it with `receive`."""
         if cycle.more_body or cycle.waiting_for_100_continue:
             return None
+        if self.flow.read_paused:
+            self.listen()
         return bytes(cycle.body)
+
+    def listen(self) -> None:
+        """Read on after a large body: until then nobody would notice that the caller leaves."""
+        if not self.pipeline:
+            self.flow.resume_reading()
+
+    def abandon(self, cycle: RequestResponseCycle) -> None:
+        """Let go of a caller who does not read the answer."""
+        cycle.disconnected = True
+        self.transport.abort()
 
     def respond(self, cycle: RequestResponseCycle, status: int, request_id: bytes, body: bytes) -> bool:
         """Send a whole JSON answer in one write. False: nothing was sent, use `send`.
