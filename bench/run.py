@@ -69,7 +69,7 @@ def _one(workload: Workload, plan: Plan, folders: list[Path]) -> None:
         return
     results = report.Results(workload, rows)
     extra = _features() if workload.key == "w1" and not plan.servers else ""
-    page = report.page(results, conditions.describe(rows, plan, workload.kind), f"{workload.key}.svg", extra)
+    page = report.page(results, conditions.describe(rows, plan, workload), f"{workload.key}.svg", extra)
     picture = plot.draw(results)
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)

@@ -67,8 +67,8 @@ def test_goals_compare_with_the_baseline_the_bound_or_nothing() -> None:
 
 
 def test_a_busy_machine_is_said_to_be_busy() -> None:
-    assert "Quiet:" in conditions.describe([row("floor", 0, 10)], Plan(), "requests")
-    assert "Busy:" in conditions.describe([row("floor", 0, 10, others=0.7)], Plan(), "requests")
+    assert "Quiet:" in conditions.describe([row("floor", 0, 10)], Plan(), workloads.W1)
+    assert "Busy:" in conditions.describe([row("floor", 0, 10, others=0.7)], Plan(), workloads.W1)
 
 
 def test_the_plot_is_xml_with_a_row_for_each_server_and_no_path_of_this_machine() -> None:
@@ -77,7 +77,7 @@ def test_the_plot_is_xml_with_a_row_for_each_server_and_no_path_of_this_machine(
     texts = [element.text for element in ET.fromstring(picture).iter("{http://www.w3.org/2000/svg}text")]
     assert {"raw ASGI (the floor)", "hansang, perceptron, inline", "FastAPI, async def"} <= set(texts)
     assert "15  (1.50x)" in texts
-    page = report.page(found, conditions.describe(found.rows, Plan(), "requests"), "w1.svg")
+    page = report.page(found, conditions.describe(found.rows, Plan(), workloads.W1), "w1.svg")
     assert str(BENCH.parent) not in page + picture
 
 

@@ -15,15 +15,16 @@ from importlib.metadata import version
 
 from harness.load import QUIET
 from harness.measure import Plan, Row
+from harness.workloads import Workload
 
 _PACKAGES = ("hansang", "uvicorn", "uvloop", "fastapi", "pydantic", "orjson", "onnxruntime")
 
 
-def describe(rows: Sequence[Row], plan: Plan, kind: str) -> str:
+def describe(rows: Sequence[Row], plan: Plan, workload: Workload) -> str:
     """Markdown lines: when, on what, how quiet, how often."""
     loads = [row["load"] for row in rows]
     others = [row["others"] for row in rows if "others" in row]
-    runs = f"{plan.reps} repetitions" + (f" of {plan.seconds} s" if kind != "cold" else "")
+    runs = f"{plan.reps} repetitions" + (f" of {plan.seconds * workload.stretch} s" if workload.kind != "cold" else "")
     noise = f"load average {min(loads):.1f} to {max(loads):.1f} (the bench itself makes up to 2)"
     if others:
         middle = statistics.median(others)

@@ -83,7 +83,7 @@ def _turns(workload: Workload, running: Sequence[Running], plan: Plan) -> list[R
         for conc in plan.conc or workload.conc:
             for each in running:
                 name = each.server.name
-                found = drive(each, conc, plan.seconds, whole=workload.whole, patience=plan.patience)
+                found = drive(each, conc, plan.seconds * workload.stretch, whole=workload.whole, patience=plan.patience)
                 found["cpu_us"] /= events[name]
                 if workload.kind == "stream":
                     found |= {"events": events[name], "eps": found["rps"] * events[name]}
