@@ -492,7 +492,7 @@ def test_a_thousand_callers_who_leave_leave_nothing_behind(plain: bool) -> None:
 
 def living_contexts() -> int:
     gc.collect()
-    return sum(isinstance(thing, CallContext) for thing in gc.get_objects())
+    return sum(type(thing) is CallContext for thing in gc.get_objects())
 
 
 # ---- streams -------------------------------------------------------------------------------------------------------
