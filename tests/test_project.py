@@ -20,7 +20,7 @@ from hansang import plugins
 from hansang.app import Server
 from hansang.http.control import control_plane, openapi_document
 from hansang.plugins import PROTOCOLS, RUNTIMES
-from hansang.settings import ModelSettings, Settings
+from hansang.settings import ModelSettings, Settings, keys_of
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -146,7 +146,7 @@ def test_the_generated_pages_are_what_the_code_says() -> None:
 def test_every_setting_is_documented() -> None:
     page = (DOCS / "settings.md").read_text(encoding="utf-8")
     for table in (Settings, ModelSettings):
-        for name, field in table.model_fields.items():
+        for name, field in keys_of(table).items():
             assert field.description, name
             assert name == "models" or f"| `{name}` |" in page
 

@@ -16,7 +16,7 @@ from hansang import logs, plugins
 from hansang.access.server_key import ENVIRONMENT, ServerKey
 from hansang.core.errors import LoadFailed, SettingsError
 from hansang.core.model import Model, Mount
-from hansang.core.source import NAME, TRUSTED, Source, parse
+from hansang.core.source import CLASS, NAME, TRUSTED, Source, parse
 from hansang.engine.engine import Engine
 from hansang.http.control import Status, control_plane
 from hansang.http.front_door import FrontDoor
@@ -117,7 +117,9 @@ class Server:
 
     def _add_configured(self, name: str, model: ModelSettings) -> None:
         _, source = parse(f"{name}={model.source}")
-        options = model.model_dump(exclude={"source"})
+        if model.class_ is not None:
+            source = replace(source, options={CLASS: model.class_})
+        options = model.model_dump(exclude={"source", "class_"})
         self.registry.add(ModelSpec(name, source, **options))
 
     def _add(self, model: Any) -> None:
@@ -154,7 +156,7 @@ class Server:
 
     async def start(self) -> None:
         """Load every model. The first of the command line that fails stops the start, and says why."""
-        await asyncio.to_thread(self._open_store)
+        await asyncio.to_thread(self.open_store)
         for name, mount in self.registry.mounts.items():
             lifespan = MountedLifespan(name, mount)
             await lifespan.start()
@@ -179,8 +181,11 @@ class Server:
             self._presence.end()
             self._database.close()
 
-    def _open_store(self) -> None:
-        """What the server remembers: opened at the start, not when a Server is made."""
+    def open_store(self) -> None:
+        """What the server remembers: opened at the start, not when a Server is made.
+
+        Alone, it is enough to train and to publish without serving; `stop` ends it too.
+        """
         home = self.settings.home
         self._database = Database(home / "control.db")
         self._presence = Presence(home / "servers")

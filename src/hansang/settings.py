@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from hansang.access.server_key import ENVIRONMENT as KEY
 from hansang.core.errors import HansangError, SettingsError
@@ -69,6 +70,9 @@ class ModelSettings(BaseModel):
     gather: float | None = Field(None, ge=0, le=1, description="seconds a batch may wait to fill up under load")
     sample: Any = Field(None, description="a row to learn the types of an untyped model from")
     display_name: str | None = Field(None, description="a name for people, in any script")
+    class_: str | None = Field(
+        None, alias="class", description="FILE.py:Class whose weights the file holds (PyTorch state dicts)"
+    )
 
 
 class Settings(BaseModel):
@@ -171,6 +175,11 @@ def _toml(named: str | Path | None) -> _Layer | None:
     return _Layer(f" in {path}", str, values)
 
 
+def keys_of(table: type[BaseModel]) -> dict[str, FieldInfo]:
+    """A table's rows, by the names that people write."""
+    return {field.alias or name: field for name, field in table.model_fields.items()}
+
+
 def _make_sources_absolute(values: dict[str, Any], folder: Path) -> None:
     """Paths in a configuration file are relative to the file, not to where the command was typed."""
     home = values.get("home")
@@ -178,9 +187,10 @@ def _make_sources_absolute(values: dict[str, Any], folder: Path) -> None:
         values["home"] = str(folder / home)
     models = values.get("models")
     for model in models.values() if isinstance(models, dict) else ():
-        text = model.get("source") if isinstance(model, dict) else None
-        if isinstance(text, str) and _is_relative(text):
-            model["source"] = str(folder / text)
+        for key in ("source", "class") if isinstance(model, dict) else ():
+            text = model.get(key)
+            if isinstance(text, str) and _is_relative(text):
+                model[key] = str(folder / text)
 
 
 def _is_relative(text: str) -> bool:
@@ -249,8 +259,9 @@ def _wrong(exc: ValidationError, origin: Mapping[str, _Layer]) -> SettingsError:
     if fault["type"] == "missing":
         return SettingsError(f"{spelled}{layer.where} is missing.", hint=_about(table, row), param=spelled)
     if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(row, ModelSettings.model_fields, n=1, cutoff=0.5)
-        hint = f"Did you mean {near[0]}?" if near else f"A model has: {', '.join(ModelSettings.model_fields)}."
+        known = keys_of(ModelSettings)
+        near = difflib.get_close_matches(row, known, n=1, cutoff=0.5)
+        hint = f"Did you mean {near[0]}?" if near else f"A model has: {', '.join(known)}."
         return SettingsError(
             f"{spelled} = {_shown(row, fault['input'])}{layer.where} is not a setting.", hint=hint, param=spelled
         )
@@ -258,7 +269,7 @@ def _wrong(exc: ValidationError, origin: Mapping[str, _Layer]) -> SettingsError:
         return SettingsError(f"{spelled}{layer.where}: models are named in {CONFIG_FILE}.", hint=_about(table, row))
     return SettingsError(
         f"{spelled} = {_shown(row, fault['input'])}{layer.where}: {fault['msg'][:1].lower()}{fault['msg'][1:]}.",
-        hint=" ".join(filter(None, (_nearest(fault, table.model_fields[row].annotation), _about(table, row)))),
+        hint=" ".join(filter(None, (_nearest(fault, keys_of(table)[row].annotation), _about(table, row)))),
         param=spelled,
     )
 
@@ -275,7 +286,7 @@ def _nearest(fault: Mapping[str, Any], annotation: Any) -> str | None:
 
 
 def _about(table: type[BaseModel], row: str) -> str:
-    field = table.model_fields[row]
+    field = keys_of(table)[row]
     default = field.get_default(call_default_factory=True)
     ending = f", by default {default}" if table is Settings and default not in (None, [], {}) else ""
     return f"{row}: {field.description}{ending}."

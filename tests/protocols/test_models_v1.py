@@ -16,6 +16,7 @@ from tables import Rows, same
 
 OPENAI = {"id", "object", "created", "owned_by"}
 OURS = {"ready", "state", "task", "version", "versions", "source", "format", "display_name", "last_error"}
+OURS |= {"memory", "metrics"}
 
 
 def test_the_list_is_openais_with_more_fields(serve: Callable[..., Running], and_gate: str) -> None:

@@ -28,6 +28,7 @@ _EXAMPLE = {
     "gather": 0.002,
     "sample": [1.0, 2.0],
     "display_name": "My model",
+    "class": "nets.py:Net",
 }
 
 
@@ -61,9 +62,9 @@ def _settings() -> Iterator[str]:
 
 
 def _model() -> Iterator[str]:
-    from hansang.settings import ModelSettings
+    from hansang.settings import ModelSettings, keys_of
 
-    for name, field in ModelSettings.model_fields.items():
+    for name, field in keys_of(ModelSettings).items():
         yield f"# {name} = {_toml(_EXAMPLE[name])}  # {field.description}\n"
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from hansang.cli.flags import SettingsCommand, json_of
-from hansang.core.errors import SettingsError
+from hansang.cli.flags import SettingsCommand, assigned, class_of, json_of
 
 
 @click.command(cls=SettingsCommand)
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option("--sample", "samples", multiple=True, metavar="[NAME=]JSON", help="A row to learn a model's types from.")
+@click.option(
+    "--class", "classes", multiple=True, metavar="[NAME=]FILE.py:Class", help="The class that a file of weights is of."
+)
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings file.  [hansang.toml]")
 @click.option("--reload", is_flag=True, help="Start again when code or model files change.")
 @click.option("--inherited", hidden=True)
@@ -25,6 +28,7 @@ def serve(
     /,
     models: tuple[str, ...],
     samples: tuple[str, ...],
+    classes: tuple[str, ...],
     config: Path | None,
     reload: bool,
     inherited: str | None,
@@ -43,7 +47,7 @@ def serve(
 
     chosen = settings.load(flags, config)
     logs.configure(chosen.log_level, chosen.log_format)
-    table = _specs(models, samples)
+    table = _specs(models, samples, classes)
     listener = child.inherit(inherited) if inherited else run.listen(chosen, lambda port: _again(arguments, port))
     with listener:
         if reload:
@@ -54,22 +58,17 @@ def serve(
             run.run(lambda chosen: Server(run.with_demo(table, chosen), chosen), chosen, listener)
 
 
-def _specs(models: Sequence[str], samples: Sequence[str]) -> list[Any]:
-    """The models of the command line, each with its sample."""
-    from hansang.core.source import parse
+def _specs(models: Sequence[str], samples: Sequence[str], classes: Sequence[str]) -> list[Any]:
+    """The models of the command line, each with its sample and its class."""
+    from hansang.core.source import CLASS, parse
     from hansang.registry.registry import ModelSpec
 
     specs = [ModelSpec(*parse(text)) for text in models]
-    for text in samples:
-        name, equals, value = text.partition("=")
-        named = [spec for spec in specs if equals and spec.name == name]
-        if not named and len(specs) != 1:
-            raise SettingsError(
-                f"--sample {text!r} does not say which of {len(specs)} models it is for.",
-                hint="Write --sample NAME=JSON, with one of: " + ", ".join(spec.name for spec in specs),
-            )
-        (spec,) = named or specs
-        spec.sample = json_of(value if named else text, "--sample")
+    names = [spec.name for spec in specs]
+    for place, value in assigned(samples, names, "--sample", "JSON"):
+        specs[place].sample = json_of(value, "--sample")
+    for place, value in assigned(classes, names, "--class", "FILE.py:Class"):
+        specs[place].source = replace(specs[place].source, options={CLASS: class_of(value)})
     return specs
 
 

@@ -19,6 +19,8 @@ TRUSTED = "trusted"
 """The option whose value is the sha256 of a file that may run code when it is opened, in a process of its own."""
 HOSTED = "hosted"
 """The option that says: this is that process."""
+CLASS = "class"
+"""The option whose value is the `FILE.py:Class` that a file of weights belongs to."""
 _NAMED = re.compile(r"(?P<name>[^=/\\:]+)=(?P<source>.+)", re.DOTALL)
 _SCHEME = re.compile(r"(?P<scheme>[a-z][a-z0-9+-]*):(?P<rest>.*)", re.DOTALL)
 

@@ -6,6 +6,7 @@ file lies) is not told over HTTP. Mounted apps are not models and not listed; lo
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -48,11 +49,13 @@ class ModelObject(BaseModel):
     state: str
     task: str
     version: str
-    versions: list[str]
+    versions: list[str] = Field(description="of the repository, the newest first, loaded or not")
     source: str
     format: str | None
     display_name: str | None
     last_error: str | None
+    memory: int = Field(description="bytes that loading it added to the server; 0 where that is not known")
+    metrics: dict[str, Any] | None = Field(description="what its training or its uploader measured of this version")
 
 
 class ModelDetail(ModelObject):
@@ -90,14 +93,23 @@ class ModelsV1:
 
     async def list_models(self) -> ModelList:
         """Every model, ready or not."""
-        return ModelList(data=[ModelObject(**_about(entry)) for entry in self._engine.registry])
+        entries = list(self._engine.registry)
+        stored = await asyncio.to_thread(lambda: [self._versions(entry) for entry in entries])
+        found = [
+            _about(entry) | {"versions": versions, "metrics": _short(metrics)}
+            for entry, (versions, metrics) in zip(entries, stored, strict=True)
+        ]
+        return ModelList(data=[ModelObject(**about) for about in found])
 
     async def get_model(self, name: str, request: Request) -> ModelDetail:
         """One model, by `name` or `name@version`: what it takes and gives, and the routes that call it."""
         entry = self._engine.registry.find(name)
         model = entry.model
+        versions, metrics = await asyncio.to_thread(self._versions, entry)
         return ModelDetail(
             **_about(entry),
+            versions=versions,
+            metrics=metrics,
             typed=model.signature is not None,
             signature=model.signature.describe() if model.signature else None,
             inputs=[_field(field) for field in model.signature.inputs] if model.signature else [],
@@ -109,6 +121,19 @@ class ModelsV1:
             ],
             info=_plain(model.info),
         )
+
+    def _versions(self, entry: Entry) -> tuple[list[str], dict[str, Any] | None]:
+        """The versions on disk, and the figures of the one that answers. Blocks."""
+        manifests = self._engine.catalog.repository.versions(entry.name) if entry.stored else []
+        metrics = [dict(manifest.metrics) for manifest in manifests if str(manifest.version) == entry.version]
+        return [str(manifest.version) for manifest in manifests] or [entry.version], (
+            metrics[0] or None
+        ) if metrics else None
+
+
+def _short(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A list of models tells single figures; curves and matrices stand with the model."""
+    return metrics and {name: value for name, value in metrics.items() if not isinstance(value, list | dict)}
 
 
 def _about(entry: Entry) -> dict[str, Any]:
@@ -122,11 +147,11 @@ def _about(entry: Entry) -> dict[str, Any]:
         "state": entry.state,
         "task": entry.model.task.name,
         "version": entry.version,
-        "versions": [entry.version],
         "source": f"{place}:{source.attribute}" if source.attribute else place,
         "format": str(known) if (known := entry.model.info.get("format")) else None,
         "display_name": entry.spec.display_name,
         "last_error": None if error is None else _without_paths(error),
+        "memory": entry.memory,
     }
 
 
