@@ -294,8 +294,7 @@ class House:
 
     async def stop(self) -> None:
         await self._stack.aclose()
-        for entry in self.registry:
-            await self.registry.unload(entry.name)
+        await self.registry.close()
 
     async def _whole(self, request: Request, model: str) -> Reply:
         entry = self.engine.entry(model, LISTS)

@@ -223,7 +223,7 @@ def test_a_caller_who_leaves_before_an_async_model_took_its_first_step_frees_the
     with_plane(model, main)
 
 
-# ---- what user code may raise ----------------------------------------------------------------------------------
+# ---- what user code may raise ----
 
 
 def deeper(row: Any) -> Any:
@@ -326,7 +326,7 @@ def test_the_traceback_is_in_the_log_under_the_request_id_and_not_in_the_error(
     assert "secret detail" in caplog.text
 
 
-# ---- streams -----------------------------------------------------------------------------------------------------
+# ---- streams ----
 
 
 @every_stream
@@ -538,7 +538,7 @@ def test_streams_and_whole_answers_share_the_places() -> None:
     with_plane(model, main)
 
 
-# ---- def and async def, mixed --------------------------------------------------------------------------------------
+# ---- def and async def, mixed ----
 
 
 class DefWholeAsyncPieces(Lists):
@@ -568,7 +568,7 @@ def test_one_method_may_be_def_and_the_other_async_def(make: Callable[..., Model
     assert with_plane(make(placement=placement), main).outcomes == {"ok": 3, "cancelled": 1}
 
 
-# ---- finding the model -----------------------------------------------------------------------------------------------
+# ---- finding the model ----
 
 
 def test_a_model_of_another_task_is_refused_by_name() -> None:

@@ -109,7 +109,7 @@ def open_house(request: pytest.FixtureRequest) -> Iterator[House]:
         yield served
 
 
-# ---- request ids ---------------------------------------------------------------------------------------------------
+# ---- request ids ----
 
 
 @pytest.mark.parametrize("given", ["a", "A-z_0.9:x", "x" * 128])
@@ -133,7 +133,7 @@ def test_the_id_is_in_the_error_of_a_failing_model(open_house: House) -> None:
     assert "mine-7" in answer.error["message"]
 
 
-# ---- errors --------------------------------------------------------------------------------------------------------
+# ---- errors ----
 
 
 def test_an_error_of_a_handler_is_told_in_full(open_house: House) -> None:
@@ -194,7 +194,7 @@ def test_a_stream_that_breaks_for_a_reason_of_ours_is_cut_not_ended(open_house: 
         assert b"0\r\n\r\n" not in raw.file.read()
 
 
-# ---- answers -------------------------------------------------------------------------------------------------------
+# ---- answers ----
 
 
 def test_a_content_type_cannot_bring_headers_of_its_own(open_house: House) -> None:
@@ -245,7 +245,7 @@ def test_odd_model_names_are_404(open_house: House, target: str) -> None:
         assert (answer.status, answer.code) == (404, "model_not_found")
 
 
-# ---- bodies --------------------------------------------------------------------------------------------------------
+# ---- bodies ----
 
 
 def chunked(*parts: bytes) -> bytes:
@@ -341,7 +341,7 @@ def test_a_caller_who_leaves_before_its_body_is_whole_is_forgotten(open_house: H
     wait_for(lambda: open_house.statuses().get(("/lists/{model}", 499), 0) == before + 1)
 
 
-# ---- deadlines -----------------------------------------------------------------------------------------------------
+# ---- deadlines ----
 
 
 def test_a_deadline_is_told_while_the_model_still_sleeps_and_others_are_served(open_house: House) -> None:
@@ -374,7 +374,7 @@ def test_a_timeout_only_lowers() -> None:
             assert served.post("/lists/slow", [1], *header).status == 504
 
 
-# ---- queue ---------------------------------------------------------------------------------------------------------
+# ---- queue ----
 
 
 @servers
@@ -398,7 +398,7 @@ def queue(served: House, name: str = "m") -> Any:
     return served.registry.find(name).queue
 
 
-# ---- leaving -------------------------------------------------------------------------------------------------------
+# ---- leaving ----
 
 
 @servers
@@ -495,7 +495,7 @@ def living_contexts() -> int:
     return sum(type(thing) is CallContext for thing in gc.get_objects())
 
 
-# ---- streams -------------------------------------------------------------------------------------------------------
+# ---- streams ----
 
 
 @servers
@@ -610,7 +610,7 @@ def test_a_caller_who_leaves_is_told_to_the_request_that_is_answered_not_to_one_
         wait_for(lambda: served.statuses().get(("/lists/{model}", 499)))
 
 
-# ---- mounted apps --------------------------------------------------------------------------------------------------
+# ---- mounted apps ----
 
 
 def test_a_mounted_app_sees_its_root_path(open_house: House) -> None:
@@ -681,7 +681,7 @@ def test_a_websocket_reaches_only_mounted_apps(open_house: House) -> None:
     assert upgrade("/apps/site/ws", "origin: https://evil.example") == 403
 
 
-# ---- the route cache -----------------------------------------------------------------------------------------------
+# ---- the route cache ----
 
 
 def test_paths_of_callers_cannot_fill_the_memory_nor_spoil_the_cache() -> None:
@@ -699,7 +699,7 @@ def test_paths_of_callers_cannot_fill_the_memory_nor_spoil_the_cache() -> None:
         assert ("POST", "/lists/a") in served.door._hot
 
 
-# ---- pages of others -----------------------------------------------------------------------------------------------
+# ---- pages of others ----
 
 LISTED = "origin: https://app.example"
 
@@ -744,7 +744,7 @@ def test_a_page_that_is_not_listed_is_told_nothing_it_could_read(open_house: Hou
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-# ---- the trace -----------------------------------------------------------------------------------------------------
+# ---- the trace ----
 
 
 @servers

@@ -44,7 +44,8 @@ class Connection(HttpToolsProtocol):
         """The call that is being answered; told when the client leaves."""
         self._head_done = False
         self._body_done = True
-        self._head_bytes = 0
+        self._received = self._head_bytes = 0
+        """Bytes of what came last, and of the head in what came before that."""
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -58,20 +59,21 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._received = len(data)
         super().data_received(data)
         if self._head_done and self._body_done:
             if self._timer is not None:
                 self._disarm()
         elif self in self.connections:
-            self._still_incomplete(len(data))
+            self._still_incomplete()
         else:
             self._disarm()  # now a WebSocket
 
-    def _still_incomplete(self, received: int) -> None:
+    def _still_incomplete(self) -> None:
         if self._head_done:
             self._disarm()
         else:
-            self._head_bytes += received
+            self._head_bytes += self._received
             if self._head_bytes > HEAD_LIMIT and not self.transport.is_closing():
                 self.send_400_response(f"The head of the request is larger than {HEAD_LIMIT} bytes.")
         if self._timer is None:
@@ -81,11 +83,19 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self.scope[CONNECTION] = self  # type: ignore[literal-required]
         self._head_done = self._body_done = False
-        self._head_bytes = 0
+        self._head_bytes = -self._received  # what came with the end of the request before
 
     def on_headers_complete(self) -> None:
+        if self._head_bytes > 0 or self._received > HEAD_LIMIT:
+            self._measure_head()
         self._head_done = True
         super().on_headers_complete()
+
+    def _measure_head(self) -> None:
+        """Raise, which is a 400, if a head that came in several parts or a big one is larger than HEAD_LIMIT."""
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > HEAD_LIMIT:
+            raise ValueError(f"the head of a request has {size} bytes")
 
     def on_message_complete(self) -> None:
         self._body_done = True
@@ -148,6 +158,19 @@ class Connection(HttpToolsProtocol):
         elif not self.transport.is_closing():
             log.info("closed a connection whose request did not arrive within %g s", self.header_timeout)
             self.transport.close()
+            self._see_off()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._see_off()
+
+    def _see_off(self, unread: int = 0) -> None:
+        """A closing connection stays until its last answer is read, as long as some of it is, now and then."""
+        left = self.transport.get_write_buffer_size()
+        if left and left == unread:
+            self.transport.abort()
+        elif left:
+            self.loop.call_later(self.header_timeout, self._see_off, left)
 
 
 def _date(headers: list[tuple[bytes, bytes]]) -> bytes:

@@ -282,10 +282,10 @@ class Registry:
             raise entry.unavailable()
         return entry
 
-    async def close(self, grace: float = 5.0) -> None:
-        """Unload everything."""
-        for entry in {id(entry): entry for entry in [*self, *self._versions.values()]}.values():
-            await self._drain_and_unload(entry, grace=grace)
+    async def close(self, grace: float = 1.0) -> None:
+        """Unload everything, at the end of the server: whoever asked was answered, or has waited long enough."""
+        entries = {id(entry): entry for entry in [*self, *self._versions.values()]}.values()
+        await asyncio.gather(*(self._drain_and_unload(entry, grace=grace) for entry in entries))
         if self._retiring:
             await asyncio.wait(self._retiring, timeout=grace)
 
