@@ -94,7 +94,7 @@ class Server:
         self.catalog = Catalog(Repository(home / "models"), self.registry)
         self.engine = Engine(self.registry, self.metrics)
         self.engine.catalog = self.catalog
-        self.status = Status()
+        self.status = Status(failed=self._failed)
         for name, model in self.settings.models.items():
             self._add_configured(name, model)
         for model in models:
@@ -175,11 +175,20 @@ class Server:
             await lifespan.stop()
         if self._resting is not None:
             self._resting.cancel()
-        await self.registry.close()
         if self._jobs is not None:
             await asyncio.to_thread(self._jobs.close)
+        await self.registry.close()
+        if self._jobs is not None:
             self._presence.end()
             self._database.close()
+
+    def _failed(self) -> dict[str, str]:
+        """The models that are not there, and why."""
+        return {
+            entry.name: entry.error.message
+            for entry in self.registry
+            if entry.state == "failed" and entry.error is not None
+        }
 
     def open_store(self) -> None:
         """What the server remembers: opened at the start, not when a Server is made.

@@ -7,7 +7,7 @@ document says is put together in `openapi`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import orjson
@@ -38,7 +38,7 @@ class Status:
 
     started: bool = False
     draining: bool = False
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: Callable[[], dict[str, str]] = dict
 
     @property
     def ready(self) -> bool:
@@ -138,7 +138,7 @@ def _add_system_routes(app: FastAPI, status: Status, metrics: Callable[[], bytes
         if not status.ready:
             response.status_code = 503
         state: Any = "draining" if status.draining else "ready" if status.started else "loading"
-        return {"status": state, "failed": status.failed}
+        return {"status": state, "failed": status.failed()}
 
     text: Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import Full, Queue
+from queue import SimpleQueue
 from typing import Any, Literal
 from uuid import uuid4
 
-from hansang.core.errors import Conflict, HansangError, ModelFailed, NotFound, QueueFull
+from hansang.core.errors import Conflict, HansangError, ModelFailed, NotFound, QueueFull, Unavailable
 from hansang.store.database import Database, Row
 from hansang.store.presence import Presence
 
@@ -36,6 +38,13 @@ _SCHEMA = (
         job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, seq INTEGER NOT NULL, kind TEXT NOT NULL,
         data TEXT NOT NULL, PRIMARY KEY (job, seq)) WITHOUT ROWID""",
 )
+_TELL_INTERRUPTED = """INSERT INTO job_events
+    SELECT id, (SELECT COALESCE(MAX(seq), 0) + 1 FROM job_events WHERE job = id), 'interrupted', ?
+    FROM jobs WHERE state IN ('queued', 'running') AND boot = ?"""
+_INTERRUPT = """UPDATE jobs SET state = 'interrupted', finished = ?, error = ?
+    WHERE state IN ('queued', 'running') AND boot = ?"""
+_LOOK = 0.5
+"""Seconds between two looks at a job of another process with this home."""
 _FLUSH = 0.1
 """Seconds between two writes of a busy job's events."""
 
@@ -95,6 +104,8 @@ class JobContext:
 
     def event(self, kind: str, data: Mapping[str, Any], progress: float | None = None) -> None:
         """Tell something; `progress` is the part done, 0 to 1."""
+        if progress is not None:
+            data = {**data, "progress": round(progress, 4)}
         self._seq += 1
         self._unwritten.append(Event(self._seq, kind, data))
         if progress is not None:
@@ -125,13 +136,16 @@ class Jobs:
         self._database = database
         self._presence = presence
         self._keep = keep
-        self._queue: Queue[tuple[JobContext, Work] | None] = Queue(queue)
+        self._most = queue
+        self._queue: SimpleQueue[tuple[JobContext, Work] | None] = SimpleQueue()
+        self._closing = False
         self._live: dict[str, JobContext] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._readers: dict[str, set[tuple[asyncio.AbstractEventLoop, asyncio.Event]]] = {}
         database.migrate("jobs", _SCHEMA)
-        self._interrupt(lambda boot: not presence.alive(boot))
+        self._bury()
+        self._forget_old()
 
     def submit(self, kind: str, model: str, params: Mapping[str, Any], work: Work) -> Job:
         """Queue work; it runs when those before it have ended. Raises QueueFull."""
@@ -139,19 +153,18 @@ class Jobs:
         context = JobContext(job, self._write)
         with self._lock:
             self._forget_old()
-            try:
-                self._queue.put_nowait((context, work))
-            except Full:
+            if sum(waiting.job.state == "queued" for waiting in self._live.values()) >= self._most:
                 raise QueueFull(
-                    f"{self._queue.maxsize} jobs wait already.",
+                    f"{self._most} jobs wait already.",
                     hint="Wait for one to end, or cancel one: DELETE /v1/jobs/{id}.",
                     headers={"Retry-After": "5"},
-                ) from None
-            self._live[job.id] = context
+                )
             self._database.execute(
                 "INSERT INTO jobs (id, kind, model, params, state, created, boot) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 *(job.id, kind, model, json.dumps(params), job.state, job.created, self._presence.id),
             )
+            self._live[job.id] = context
+            self._queue.put((context, work))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run_all, name="jobs", daemon=True)
                 self._thread.start()
@@ -161,26 +174,38 @@ class Jobs:
         """Raises NotFound."""
         if (context := self._live.get(job_id)) is not None:
             return context.job
-        rows = self._database.query("SELECT * FROM jobs WHERE id = ?", job_id)
-        if not rows:
+        if (row := self._row(job_id)) is not None and row["state"] not in ENDED:
+            self._bury()
+            row = self._row(job_id)
+        if row is None:
             raise NotFound(
                 f"There is no job {job_id!r}.",
                 hint="GET /v1/jobs lists those that are remembered.",
                 code="job_not_found",
             )
-        return _job(rows[0])
+        return _job(row)
+
+    def _row(self, job_id: str) -> Row | None:
+        return next(iter(self._database.query("SELECT * FROM jobs WHERE id = ?", job_id)), None)
 
     def recent(self, limit: int = 100) -> list[Job]:
         """The newest first."""
+        self._bury()
         rows = self._database.query("SELECT * FROM jobs ORDER BY created DESC, id LIMIT ?", limit)
-        return [self._live[row["id"]].job if row["id"] in self._live else _job(row) for row in rows]
+        return [context.job if (context := self._live.get(row["id"])) else _job(row) for row in rows]
 
     def cancel(self, job_id: str) -> Job:
         """Stop a job: one that waits at once, one that runs at its next step. Raises Conflict if it ended."""
         job = self.get(job_id)
         with self._lock:
             context = self._live.get(job_id)
-            if context is None:
+            if context is None and not job.ended:
+                raise Conflict(
+                    f"The job {job_id} runs in another program (hansang train).",
+                    hint="Press Ctrl+C there.",
+                    code="job_elsewhere",
+                )
+            if context is None or job.ended:
                 raise Conflict(
                     f"The job {job_id} has ended ({job.state}); there is nothing to cancel.",
                     hint=f"GET /v1/jobs/{job_id} shows how it ended.",
@@ -202,13 +227,19 @@ class Jobs:
             while True:
                 ready.clear()
                 job = await asyncio.to_thread(self.get, job_id)
+                ended = job.ended  # before its last event is read, for a live job goes on meanwhile
                 rows = await asyncio.to_thread(self._events_after, job_id, after)
                 for event in rows:
                     after = event.seq
                     yield event
-                if job.ended:
+                if ended:
                     return
-                await ready.wait()
+                if job_id in self._live:
+                    await ready.wait()
+                else:
+                    await asyncio.to_thread(self._bury)
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(ready.wait(), _LOOK)
         finally:
             readers.discard(reader)
             if not readers:
@@ -216,6 +247,7 @@ class Jobs:
 
     def close(self) -> None:
         """Interrupt what runs and what waits."""
+        self._closing = True
         for context in list(self._live.values()):
             context.cancel()
         if self._thread is not None:
@@ -238,15 +270,17 @@ class Jobs:
                 return
             job.state, job.started = "running", time.time()
         try:
+            context.check()
             context.event("started", {"model": job.model})
-            job.result = work(context)
+            result = work(context)
+            json.dumps(result)  # raises here, where it fails the job alone
+            job.result, job.progress = result, 1.0
             state: State = "succeeded"
-            job.progress = 1.0
         except Cancelled:
-            state = "cancelled"
+            state = "interrupted" if self._closing else "cancelled"
         except HansangError as exc:
             state, job.error = "failed", _error(exc)
-        except Exception as exc:
+        except BaseException as exc:  # even exit(): the jobs after it have their turn
             log.error("job %s failed", job.id, exc_info=exc)
             failed = ModelFailed(
                 f"The job failed: {type(exc).__name__}.", hint=f"The server's log has the traceback, at {job.id}."
@@ -256,12 +290,19 @@ class Jobs:
             self._end(context, state)
 
     def _end(self, context: JobContext, state: State) -> None:
-        """The last event and the state are written before anybody can see the job as ended."""
+        """The last event and the state are written before anybody can see the job as ended.
+
+        If the disk is full they are not, and a restart will call the job interrupted; the jobs after it go on.
+        """
         job = context.job
         job.finished = time.time()
-        context.last(state, {"result": job.result, "error": job.error})
+        try:
+            context.last(state, {"result": job.result, "error": job.error})
+        except (sqlite3.Error, TypeError, ValueError):
+            log.exception("the end of job %s (%s) could not be written", job.id, state)
+        else:
+            self._live.pop(job.id, None)
         job.state = state
-        self._live.pop(job.id, None)
         self._wake(job.id)
 
     def _write(self, job: Job, events: list[Event], state: State) -> None:
@@ -284,15 +325,25 @@ class Jobs:
             except RuntimeError:
                 log.debug("a reader's event loop has closed")
 
+    def _bury(self) -> None:
+        """Interrupt what servers that are dead left."""
+        self._interrupt(lambda boot: not self._presence.alive(boot))
+
     def _interrupt(self, gone: Callable[[str], bool]) -> None:
-        """Mark what a server that is gone left running."""
+        """Mark what a server that is gone left running, and tell its readers."""
+        error = json.dumps(
+            _error(
+                Unavailable(
+                    "The server stopped before the job had ended.", hint="Start it again.", code="job_interrupted"
+                )
+            )
+        )
+        told = f'{{"result": null, "error": {error}}}'
         for row in self._database.query("SELECT DISTINCT boot FROM jobs WHERE state IN ('queued', 'running')"):
             if gone(row["boot"]):
-                self._database.execute(
-                    "UPDATE jobs SET state = 'interrupted', finished = ? "
-                    "WHERE state IN ('queued', 'running') AND boot = ?",
-                    *(time.time(), row["boot"]),
-                )
+                with self._database.transaction():
+                    self._database.execute(_TELL_INTERRUPTED, told, row["boot"])
+                    self._database.execute(_INTERRUPT, time.time(), error, row["boot"])
 
     def _forget_old(self) -> None:
         self._database.execute("DELETE FROM jobs WHERE finished < ?", time.time() - self._keep)

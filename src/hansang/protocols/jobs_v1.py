@@ -91,7 +91,7 @@ def shown(job: Job) -> dict[str, Any]:
 def _event_id(text: str | None) -> int:
     if not text:
         return 0
-    if not text.isdigit() or len(text) > 18:
+    if not (text.isascii() and text.isdigit()) or len(text) > 18:
         raise BadRequest(
             f"Last-Event-ID is {text!r}; expected the number of an event.",
             hint="Send the `id:` of the last event you saw, or leave the header out.",

@@ -67,7 +67,7 @@ class RepositoryV1:
 
             It is tried before it is published; then it answers to the name.
             """
-            if request.headers.get("content-type", "").startswith("multipart/form-data"):
+            if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
                 manifest = await self._from_form(model, request, filename)
             else:
                 if filename is None:
@@ -84,7 +84,8 @@ class RepositoryV1:
         async def versions(model: str) -> dict[str, Any]:
             """All versions of a model, the newest first."""
             entry = self._engine.registry.find(model)
-            manifests = await asyncio.to_thread(self._catalog.repository.versions, entry.name)
+            repository = self._catalog.repository
+            manifests = await asyncio.to_thread(repository.versions, entry.name) if entry.stored else []
             data = [self._shown(manifest) for manifest in manifests] or [_configured(entry)]
             return {"object": "list", "data": data}
 
@@ -141,6 +142,7 @@ class RepositoryV1:
             return await self._from_pieces(model, name, _read(files[0]))
 
     async def _from_pieces(self, model: str, filename: str, pieces: AsyncIterator[bytes]) -> Manifest:
+        self._catalog.check(model, filename)
         opened = self._catalog.repository.incoming(filename)
         incoming = await asyncio.to_thread(opened.__enter__)
         try:
@@ -163,6 +165,7 @@ class RepositoryV1:
             "created": int(manifest.created),
             "current": current is entry and entry is not None,
             "state": entry.state if entry else "unloaded",
+            "memory": entry.memory if entry else 0,
             **{key: getattr(manifest, key) for key in _SHOWN},
         }
 

@@ -20,7 +20,7 @@ from time import monotonic
 from typing import Any, Literal
 
 from hansang.core.errors import Conflict, HansangError, LoadFailed, ModelNotFound, Unavailable
-from hansang.core.model import LoadContext, Model, Mount, Placement
+from hansang.core.model import LoadContext, Model, Mount, Placement, Task
 from hansang.core.source import Source
 from hansang.scheduling.batcher import Batcher, QueueLimits
 from hansang.scheduling.process import Hosted
@@ -86,6 +86,17 @@ class Entry:
         return Unavailable(f"The model {self.name!r} is {self.state}{reason}", hint=hint)
 
 
+class _Unopened(Model):
+    """In the place of a model whose artifact could not be opened."""
+
+    def __init__(self, task: Task, error: HansangError) -> None:
+        self.task = task
+        self._error = error
+
+    def load(self, context: LoadContext) -> None:
+        raise self._error
+
+
 class Registry:
     """All entries and mounts of one server."""
 
@@ -118,11 +129,11 @@ class Registry:
         self._entries[spec.name] = self._entry(spec, opened)
 
     def _entry(self, spec: ModelSpec, model: Model, version: str = "1", *, stored: bool = False) -> Entry:
+        if (spec.placement or model.placement) == "process":
+            model = Hosted(getattr(model, "source", spec.source), model.task)
         for setting in ("placement", "max_batch_size", "concurrency", "gather"):
             if (value := getattr(spec, setting)) is not None:
                 setattr(model, setting, value)
-        if model.placement == "process":
-            model = Hosted(spec.source, model.task)
         return Entry(spec, model, version, stored=stored)
 
     async def prepare(self, spec: ModelSpec, version: str) -> Entry:
@@ -145,21 +156,30 @@ class Registry:
         await self._make_ready(entry)
         return entry
 
+    def fail(self, spec: ModelSpec, version: str, task: Task, error: HansangError) -> None:
+        """Put a version that could not be opened on the table, with the reason."""
+        entry = self.version(spec.name, version)
+        if entry is None:
+            entry = Entry(spec, _Unopened(task, error), version, stored=True)
+            self._entries[spec.name] = self._versions[spec.name, version] = entry
+        entry.state, entry.error = "failed", error
+
     def swap(self, entry: Entry) -> None:
         """Let a ready entry answer to its bare name from now on; the one before it is retired."""
         before = self._entries.get(entry.name)
         self._entries[entry.name] = entry
         self._versions[entry.name, entry.version] = entry
         if before is not None and before is not entry:
-            self._retire(before)
+            self.retire(before)
 
     def beside(self, entry: Entry) -> None:
         """Let a ready entry answer to `name@version` only."""
         self._versions[entry.name, entry.version] = entry
 
-    def _retire(self, entry: Entry) -> None:
+    def retire(self, entry: Entry) -> None:
         """Let an entry finish what it has, then unload it."""
-        self._versions.pop((entry.name, entry.version), None)
+        if self._versions.get((entry.name, entry.version)) is entry:
+            del self._versions[entry.name, entry.version]
         task = asyncio.get_running_loop().create_task(self._drain_and_unload(entry))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
@@ -167,14 +187,21 @@ class Registry:
     async def _drain_and_unload(self, entry: Entry, state: State = "unloaded", grace: float = _PATIENCE) -> None:
         """Take no more calls, let those that came finish for `grace` seconds, and have the model give all back.
 
-        A model that still runs then is left as it is: what it works with is not taken from under it.
+        A model that still runs then is left as it is: what it works with is not taken from under it. But a process
+        of its own can be ended at any time.
         """
-        queue, entry.queue, entry.state = entry.queue, None, state
+        async with entry.waking:  # a load and an unload of one model never meet
+            await self._end(entry, state, grace)
+
+    async def _end(self, entry: Entry, state: State, grace: float) -> None:
+        queue, entry.queue = entry.queue, None
+        if entry.state != "failed":
+            entry.state = state
         if queue is None:
             return
         finished = await queue.drained(grace)
         queue.close()
-        if not finished:
+        if not finished and not isinstance(entry.model, Hosted):
             log.warning("%s still runs after %g s; it is not unloaded", entry.name, grace)
             return
         try:
@@ -186,8 +213,9 @@ class Registry:
     async def load(self, name: str) -> Entry:
         """Load an entry, off the event loop; raises what the model raised, kept in `entry.error` too."""
         entry = self.find(name)
-        if entry.state != "ready":
-            await self._make_ready(entry)
+        async with entry.waking:
+            if entry.state != "ready":
+                await self._make_ready(entry)
         return entry
 
     async def wake(self, entry: Entry) -> Batcher:
@@ -208,6 +236,8 @@ class Registry:
                 await asyncio.to_thread(self._load, entry)
                 entry.memory = max(0, resident_memory() - before)
         except HansangError as exc:
+            if entry.spec.source.path is not None and entry.stored:
+                exc.message = exc.message.replace(f"{entry.spec.source.path.parent}{os.sep}", "")
             entry.state, entry.error = "failed", exc
             raise
         entry.queue = Batcher(entry.model, self._limits)
@@ -227,7 +257,7 @@ class Registry:
     async def rest(self, idle: float) -> None:
         """Unload what nobody has used for `idle` seconds; the next caller loads it again."""
         now = monotonic()
-        for entry in self:
+        for entry in self._all():
             queue = entry.queue
             if queue is not None and not queue.depth and not queue.running and now - entry.last_used > idle:
                 await self._drain_and_unload(entry, "idle")
@@ -260,6 +290,9 @@ class Registry:
         entry = self._entries.get(name)
         return entry if entry is not None and entry.version == version else self._versions.get((name, version))
 
+    def _all(self) -> list[Entry]:
+        return list({id(entry): entry for entry in [*self, *self._versions.values()]}.values())
+
     def _of(self, name: str) -> list[Entry]:
         return [entry for (key, _), entry in self._versions.items() if key == name]
 
@@ -284,8 +317,7 @@ class Registry:
 
     async def close(self, grace: float = 1.0) -> None:
         """Unload everything, at the end of the server: whoever asked was answered, or has waited long enough."""
-        entries = {id(entry): entry for entry in [*self, *self._versions.values()]}.values()
-        await asyncio.gather(*(self._drain_and_unload(entry, grace=grace) for entry in entries))
+        await asyncio.gather(*(self._drain_and_unload(entry, grace=grace) for entry in self._all()))
         if self._retiring:
             await asyncio.wait(self._retiring, timeout=grace)
 

@@ -14,7 +14,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -24,12 +26,15 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from hansang.core.errors import BadRequest, HansangError, NotFound
+from hansang.core.errors import BadRequest, HansangError, LoadFailed, NotFound
 from hansang.core.source import NAME
+
+log = logging.getLogger("hansang.models")
 
 MANIFEST = "manifest.json"
 INCOMING = ".incoming"
 CURRENT = "current"
+_NUMBER = re.compile("[1-9][0-9]{0,8}")
 _STALE = 24 * 3600.0
 """Seconds after which an unfinished upload is nobody's any more."""
 
@@ -137,6 +142,8 @@ class Repository:
         folder.mkdir(parents=True)
         try:
             yield folder
+        except OSError as exc:
+            raise _no_space(exc) from exc
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -145,15 +152,18 @@ class Repository:
         check_name(name)
         home = self.root / name
         try:
-            home.mkdir(parents=True, exist_ok=True)
             while True:
-                version = max(_numbered(home), default=0) + 1
+                home.mkdir(parents=True, exist_ok=True)
                 try:
+                    version = max(_numbered(home), default=0) + 1
                     incoming.folder.rename(home / str(version))
                 except OSError as exc:
                     if exc.errno in (errno.ENOTEMPTY, errno.EEXIST):
                         continue  # another upload took this number
+                    if exc.errno == errno.ENOENT and incoming.folder.exists():
+                        continue  # the folder went with the last version in it
                     raise
+                _sync(home)
                 return Placed(name, version, home / str(version) / incoming.path.name, incoming.sha256, incoming.size)
         except OSError as exc:
             raise _no_space(exc) from exc
@@ -190,8 +200,14 @@ class Repository:
         )
 
     def versions(self, name: str) -> list[Manifest]:
-        """The newest first; empty if there is no such model."""
-        return [self._read(name, number) for number in sorted(self._numbers(name), reverse=True)]
+        """The newest first; empty if there is no such model. One whose manifest is damaged is left out."""
+        found = []
+        for number in sorted(self._numbers(name), reverse=True):
+            try:
+                found.append(self._read(name, number))
+            except HansangError as exc:
+                log.warning("%s", exc.message)
+        return found
 
     def get(self, name: str, version: int | None = None) -> Manifest:
         """One version's manifest, by default the current one's. Raises NotFound."""
@@ -217,11 +233,14 @@ class Repository:
     def set_current(self, name: str, version: int | None) -> None:
         """Roll back (or forward) to a version; None: the newest, always."""
         pointer = self.root / name / CURRENT
-        if version is None:
-            pointer.unlink(missing_ok=True)
-            return
-        self.get(name, version)
-        _write(pointer, str(version))
+        try:
+            if version is None:
+                pointer.unlink(missing_ok=True)
+                return
+            self.get(name, version)
+            _write(pointer, str(version))
+        except OSError as exc:
+            raise _no_space(exc) from exc
 
     def path(self, manifest: Manifest) -> Path:
         """The artifact's file."""
@@ -248,8 +267,9 @@ class Repository:
         ]
         incoming = self.root / INCOMING
         for left in [*unpublished, *(incoming.iterdir() if incoming.is_dir() else ())]:
-            if time.time() - left.stat().st_mtime > _STALE:
-                shutil.rmtree(left, ignore_errors=True)
+            with suppress(FileNotFoundError):  # another server cleans too
+                if time.time() - left.stat().st_mtime > _STALE:
+                    shutil.rmtree(left, ignore_errors=True)
 
     def _numbers(self, name: str) -> set[int]:
         folder = self.root / name
@@ -258,14 +278,23 @@ class Repository:
         return {number for number in _numbered(folder) if (folder / str(number) / MANIFEST).is_file()}
 
     def _read(self, name: str, version: int) -> Manifest:
-        saved = json.loads((self.root / name / str(version) / MANIFEST).read_text(encoding="utf-8"))
+        path = self.root / name / str(version) / MANIFEST
         known = Manifest.__dataclass_fields__
-        return Manifest(**{key: value for key, value in saved.items() if key in known})
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            return Manifest(**{key: value for key, value in saved.items() if key in known})
+        except FileNotFoundError:
+            raise NotFound(f"The repository has no {name}@{version} any more.", code="version_not_found") from None
+        except (OSError, ValueError, TypeError, AttributeError) as exc:
+            raise LoadFailed(
+                f"{path} is not the manifest of a version: {exc}.",
+                hint=f"Restore it from a backup, or remove the folder {path.parent}.",
+            ) from None
 
 
 def _numbered(folder: Path) -> set[int]:
     """Version numbers that are taken, published or not."""
-    return {int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()}
+    return {int(entry.name) for entry in folder.iterdir() if _NUMBER.fullmatch(entry.name)}
 
 
 def check_name(name: str) -> None:

@@ -42,6 +42,11 @@ class Database:
         with self.transaction():
             rows = self.query("SELECT version FROM schema WHERE room = ?", room)
             done = rows[0]["version"] if rows else 0
+            if done > len(steps):
+                raise LoadFailed(
+                    f"The server's database was last used by a newer hansang ({room}: version {done}).",
+                    hint="Use that hansang, or give another home with --home.",
+                )
             for step in steps[done:]:
                 self._connection.execute(step)
             self.execute("INSERT OR REPLACE INTO schema VALUES (?, ?)", room, len(steps))

@@ -25,8 +25,12 @@ class Presence:
         self._held: IO[str] | None = None
         if folder is not None and fcntl is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            self._held = (folder / f"{self.id}.lock").open("w")
+            draft = folder / f"{self.id}.new"
+            self._held = draft.open("w")
             fcntl.flock(self._held, fcntl.LOCK_EX)
+            draft.rename(folder / f"{self.id}.lock")  # locked before anybody can see it
+            for other in folder.glob("*.lock"):
+                self.alive(other.stem)  # those of the dead are removed
 
     def alive(self, other: str) -> bool:
         """Whether the server `other` lives."""
