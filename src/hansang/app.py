@@ -166,13 +166,14 @@ class Server:
         await self.catalog.start()
         if self.settings.idle_timeout:
             self._resting = asyncio.get_running_loop().create_task(self._rest())
-        self.status.started = True
+        self.status.started, self.status.draining = True, False
 
     async def stop(self) -> None:
         """Unload every model."""
         self.status.draining = True
         for lifespan in self._lifespans:
             await lifespan.stop()
+        self._lifespans.clear()
         if self._resting is not None:
             self._resting.cancel()
         if self._jobs is not None:

@@ -14,6 +14,9 @@ from hansang.http.exchange import ASGIApp, Receive, Scope, Send
 
 log = logging.getLogger("hansang.http")
 
+STOP_TIMEOUT = 10.0
+"""Seconds that a mounted app gets to stop."""
+
 
 class LifespanApp:
     """The whole server as an ASGI app. Mounted in another app it gets no lifespan, and starts at its first request."""
@@ -74,7 +77,7 @@ class LifespanApp:
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        self.ready = False
+        self.ready, self._started = False, None
         await self._stop()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -91,6 +94,7 @@ class MountedLifespan:
 
     async def start(self) -> None:
         """Raises LoadFailed if the app says it cannot start."""
+        self._mount.state.clear()
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self._mount.state}
         self._task = asyncio.ensure_future(self._mount.app(scope, self._inbox.get, self._outbox.put))
         self._task.add_done_callback(_look_at)
@@ -106,10 +110,19 @@ class MountedLifespan:
             )
 
     async def stop(self) -> None:
-        if self._task is not None and not self._task.done():
-            self._inbox.put_nowait({"type": "lifespan.shutdown"})
-            await self._answer()
-            self._task.cancel()
+        """Tell the app; what it does wrong then is in the log, and keeps nobody."""
+        if self._task is None or self._task.done():
+            return
+        self._inbox.put_nowait({"type": "lifespan.shutdown"})
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT):
+                answer = await self._answer()
+        except TimeoutError:
+            log.warning("the app %s did not stop within %g s", self._name, STOP_TIMEOUT)
+        else:
+            if answer is not None and answer["type"] == "lifespan.shutdown.failed":
+                log.warning("the app %s failed to stop: %s", self._name, answer.get("message", ""))
+        self._task.cancel()
 
     async def _answer(self) -> dict[str, Any] | None:
         """What the app says; None if it has no lifespan (it raised, or returned, without a word)."""
