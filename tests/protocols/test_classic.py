@@ -66,8 +66,16 @@ def test_what_is_not_an_integer_is_a_bad_request(server: Running, path: str) -> 
 
 
 def test_an_unknown_gate_is_404_with_the_gates_there_are(server: Running) -> None:
-    assert refusal(server, "/predict/XOR/1/1", 404) == "There is no gate 'XOR' here. Gates of 2: and, flags, one_of."
+    assert refusal(server, "/predict/IF/1/1", 404) == "There is no gate 'IF' here. Gates of 2: and, flags, one_of."
     assert refusal(server, "/predict/BUFFER/1", 404) == "There is no gate 'BUFFER' here. Gates of 1: not."
+
+
+@pytest.mark.parametrize("path", ["/predict/XOR/1/1", "/predict/xor/0", "/predict/Xor/0/0"])
+def test_a_gate_that_is_not_trained_is_409_with_the_command_to_train_it(server: Running, path: str) -> None:
+    told = refusal(server, path, 409)
+    assert "is not trained yet." in told
+    assert told.endswith(f"curl -X POST {server.url}/train/xor")
+    assert "no gate" in refusal(server, "/predict/xor@1/1/1", 404)
 
 
 @pytest.mark.parametrize(

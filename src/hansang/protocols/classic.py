@@ -16,13 +16,14 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from hansang.core.errors import BadRequest, ModelNotFound
+from hansang.core.errors import BadRequest, Conflict, ModelNotFound
 from hansang.core.signature import FLOATS, INTEGERS
 from hansang.core.wire import CONTEXT, Route
 from hansang.engine.engine import Engine
 from hansang.protocols.json_text import dumps
 from hansang.protocols.tabular_codec import codec_of
 from hansang.registry.registry import Entry
+from hansang.tasks.gates import GATES
 from hansang.tasks.tabular import TABULAR, Table
 
 _NUMERIC = ("bool", *INTEGERS, *FLOATS)
@@ -71,7 +72,7 @@ class Classic:
         return await self._predict(gate, (x,), request)
 
     async def _predict(self, gate: str, values: Sequence[int], request: Request) -> Response:
-        entry = self._engine.entry(self._name(gate, len(values)), TABULAR)
+        entry = self._engine.entry(self._name(gate, len(values), str(request.base_url)), TABULAR)
         if not _is_gate(entry, len(values)):
             raise BadRequest(
                 f"{entry.name} takes {_inputs(entry)}; this route asks it with {len(values)}.",
@@ -85,13 +86,19 @@ class Classic:
         value = columns.get("result", columns) if len(columns) > 1 else next(iter(columns.values()))
         return Response(dumps({"result": value}, entry.name), media_type="application/json")
 
-    def _name(self, gate: str, inputs: int) -> str:
-        """The model that is meant. Raises ModelNotFound with the gates there are."""
+    def _name(self, gate: str, inputs: int, base: str) -> str:
+        """The model that is meant. Raises Conflict for a gate to train first, or ModelNotFound with those there are."""
         names = [entry.name for entry in self._engine.registry]
         plain, at, version = gate.partition("@")
         for name in (plain, *names):
             if name in names and name.casefold() == plain.casefold():
                 return name + at + version
+        if (known := plain.lower()) in GATES and not at:
+            raise Conflict(
+                f"The gate {plain} is not trained yet.",
+                hint=f"Train it: curl -X POST {base.rstrip('/')}/train/{known}",
+                code="not_trained",
+            )
         gates = sorted(entry.name for entry in self._engine.registry if _is_gate(entry, inputs))
         raise ModelNotFound(
             f"There is no gate {gate!r} here.",

@@ -18,11 +18,12 @@ from fastapi import Request as HTTPRequest
 from fastapi.responses import Response
 from starlette.datastructures import UploadFile
 
-from hansang.core.errors import BadRequest, HansangError, InvalidJSON
+from hansang.core.errors import BadRequest, HansangError, InvalidJSON, TooLarge
 from hansang.core.wire import Route
 from hansang.engine.engine import Engine
 from hansang.protocols.jobs_v1 import shown
 
+_MOST_JSON = 64 * 2**20
 _BODY = {
     "type": "object",
     "properties": {
@@ -72,7 +73,7 @@ class TrainingV1:
             if request.headers.get("content-type", "").startswith("multipart/form-data"):
                 job = await self._from_form(model, request)
             else:
-                job = await self._engine.train(model, _json(await request.body()), None)
+                job = await self._engine.train(model, _json(await _body(request)), None)
             location = f"{request.scope.get('root_path', '')}/v1/jobs/{job.id}"
             body = orjson.dumps({**shown(job), "events": f"{location}/events"})
             return Response(body, 202, {"location": location}, media_type="application/json")
@@ -109,6 +110,18 @@ async def _saved(file: UploadFile) -> Path:
         while piece := await file.read(2**20):
             await asyncio.to_thread(copy.write, piece)
     return Path(name)
+
+
+async def _body(request: HTTPRequest) -> bytes:
+    """The whole body. Only tables in a form may be as large as an upload."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _MOST_JSON:
+            raise TooLarge(
+                f"The body is larger than {_MOST_JSON} bytes.", hint="Send a large table as a CSV in a form."
+            )
+    return bytes(body)
 
 
 def _json(body: bytes) -> Mapping[str, Any]:

@@ -42,14 +42,9 @@ class MLP(Model):
             ) from None
 
     def _take(self, record: Any) -> None:
-        import numpy as np
-
         self.record = record
         self.signature = _signature(record)
-        self._layers = [
-            (np.array(layer["weight"], dtype=np.float32).T, np.array(layer["bias"], dtype=np.float32))
-            for layer in record["layers"]
-        ]
+        self._layers = _layers(record)
         count = sum(weight.size + bias.size for weight, bias in self._layers)
         self.info = {
             "format": f"network of ours, {self.container}",
@@ -71,6 +66,9 @@ class MLP(Model):
             results.append(Table({name: values[start:stop] for name, values in answers.items()}, call.request.rows))
             start = stop
         return results
+
+    def unload(self) -> None:
+        self._layers = []
 
     def _features(self, columns: Mapping[str, Sequence[Any]]) -> np.ndarray:
         import numpy as np
@@ -112,6 +110,26 @@ class MLP(Model):
         shares /= shares.sum(axis=1, keepdims=True)
         labels = [target["classes"][place] for place in shares.argmax(axis=1)]
         return {"result": labels, "probability": shares.max(axis=1).tolist()}
+
+
+def _layers(record: Mapping[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Weights and biases. Raises ValueError if they do not follow from each other, or are not finite."""
+    import numpy as np
+
+    width = sum(len(column.get("categories", "1")) for column in record["inputs"])
+    layers = []
+    for number, layer in enumerate(record["layers"]):
+        weight, bias = np.array(layer["weight"], dtype=np.float32).T, np.array(layer["bias"], dtype=np.float32)
+        if weight.ndim != 2 or weight.shape[0] != width or bias.shape != weight.shape[1:]:
+            raise ValueError(f"layer {number} has weights {weight.T.shape} and biases {bias.shape} for {width} inputs")
+        if not np.isfinite(weight).all() or not np.isfinite(bias).all():
+            raise ValueError(f"layer {number} holds a number that is not finite")
+        layers.append((weight, bias))
+        width = len(bias)
+    target = record["target"]
+    if width != (len(target["classes"]) if target["kind"] == "class" else 1) or not layers:
+        raise ValueError(f"the last layer has {width} outputs, which do not fit the target")
+    return layers
 
 
 def _signature(record: Mapping[str, Any]) -> Signature:

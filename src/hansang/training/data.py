@@ -7,27 +7,20 @@ what was decided (which columns are categories, how it was split, how uneven the
 from __future__ import annotations
 
 import difflib
-import itertools
+import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hansang.core.errors import BadRequest
+from hansang.tasks.gates import GATES
 from hansang.training.tables import MOST_COLUMNS, Columns, read_csv
 
 if TYPE_CHECKING:
     import numpy as np
 
-GATES: dict[str, Callable[[int, int], int]] = {
-    "and": lambda a, b: a & b,
-    "or": lambda a, b: a | b,
-    "nand": lambda a, b: 1 - (a & b),
-    "nor": lambda a, b: 1 - (a | b),
-    "xor": lambda a, b: a ^ b,
-    "xnor": lambda a, b: 1 - (a ^ b),
-}
 _MOST_CATEGORIES = 1000
 _MOST_CLASSES = 1000
 _FEW_NUMBERS = 20
@@ -35,6 +28,9 @@ _FEW_NUMBERS = 20
 _ROWS_TO_SPLIT = 50
 _SPLIT = 0.2
 _UNEVEN = 0.8
+_MOST_CELLS = 2**28
+"""Numbers a network may see in all: 1 GiB of float32."""
+_MOST_WHOLE = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +41,11 @@ class Input:
     mean: float = 0.0
     std: float = 1.0
     categories: tuple[str, ...] | None = None
+
+    @property
+    def width(self) -> int:
+        """How many numbers a network sees of it."""
+        return 1 if self.categories is None else len(self.categories)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +83,28 @@ class Dataset:
     def rows(self) -> int:
         return len(self.y)
 
+    @property
+    def width(self) -> int:
+        return sum(column.width for column in self.inputs)
+
     def features(self) -> np.ndarray:
         """The matrix a network sees, float32: numbers standardised, categories one-hot."""
         import numpy as np
 
-        parts = []
+        if self.rows * self.width > _MOST_CELLS:
+            raise _wrong(
+                f"With a column for every category, the table has {self.rows} x {self.width} numbers, too many.",
+                f"At most {_MOST_CELLS}; leave out columns of many different texts.",
+            )
+        made = np.zeros((self.rows, self.width), dtype=np.float32)
+        place = 0
         for column, values in zip(self.inputs, self.columns, strict=True):
             if column.categories is None:
-                parts.append(((values - column.mean) / column.std)[:, None])
+                made[:, place] = (values - column.mean) / column.std
             else:
-                parts.append(np.eye(len(column.categories))[values])
-        return np.concatenate(parts, axis=1).astype(np.float32)
+                made[np.arange(self.rows), place + values] = 1
+            place += column.width
+        return made
 
     def split(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Row numbers to learn from and to test with; a gate's whole table is both, and few rows are not split."""
@@ -142,48 +154,60 @@ def gate(name: str) -> Dataset:
     """The truth table of a gate. Raises BadRequest with the gates there are."""
     import numpy as np
 
-    if name == "not":
-        rows: list[tuple[int, ...]] = [(0,), (1,)]
-        outputs = [1, 0]
-        names: Sequence[str] = ("x",)
-    elif name in GATES:
-        rows = list(itertools.product((0, 1), repeat=2))
-        outputs = [GATES[name](row[0], row[1]) for row in rows]
-        names = ("left", "right")
-    else:
-        near = difflib.get_close_matches(name, [*GATES, "not"], n=1, cutoff=0.5)
+    if name not in GATES:
+        near = difflib.get_close_matches(name, GATES, n=1, cutoff=0.5)
         raise _wrong(
-            f"There is no gate {name!r}, and no other data was sent.",
-            (f"Did you mean {near[0]}? " if near else "")
-            + f"Gates: not, {', '.join(GATES)}; or send rows, or a CSV file.",
+            f"There is no gate {name[:100]!r}, and no other data was sent.",
+            (f"Did you mean {near[0]}? " if near else "") + f"Gates: {', '.join(GATES)}; or send rows, or a CSV file.",
         )
+    rows, outputs = zip(*GATES[name], strict=True)
+    names = ("x",) if name == "not" else ("left", "right")
     columns = [np.array(column, dtype=np.float64) for column in zip(*rows, strict=True)]
     inputs = tuple(Input(column, mean=0.5, std=0.5) for column in names)
     return Dataset(f"gate {name}", inputs, Target("result", (0, 1)), columns, np.array(outputs), is_gate=True)
 
 
+_ROWS = "[[0, 1, 1], ...] or [{'a': 0, 'b': 1, 'y': 1}, ...]"
+
+
 def _columns_of(rows: Any, names: Any) -> Columns:
     """Inline rows: lists, with `columns` as names, or objects."""
     if not isinstance(rows, list) or not rows:
-        raise _wrong("data.rows is empty, or no list.", "[[0, 1, 1], ...] or [{'a': 0, 'b': 1, 'y': 1}, ...]")
+        raise _wrong("data.rows is empty, or no list.", _ROWS)
     if isinstance(rows[0], Mapping):
         names = list(rows[0])
-        rows = [[row.get(name) for name in names] if isinstance(row, Mapping) else row for row in rows]
-    width = len(rows[0]) if isinstance(rows[0], list) else 0
+        rows = [_in_order(row, names, number) for number, row in enumerate(rows)]
+    if not isinstance(rows[0], list) or not rows[0]:
+        raise _wrong(f"data.rows[0] is {_short(rows[0])}, which is no row.", _ROWS)
+    width = len(rows[0])
     names = names or [*(f"x{n}" for n in range(1, width)), "y"]
     if not isinstance(names, list) or len(names) != width or len(set(map(str, names))) != width or width > MOST_COLUMNS:
-        raise _wrong(f"data.columns must be {width} different names, one for each value of a row.", "At most 1000.")
+        raise _wrong(
+            f"data.columns must be {width} different names, one for each value of a row.", f"At most {MOST_COLUMNS}."
+        )
     for number, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != width:
             raise _wrong(f"data.rows[{number}] has not {width} values, as the first row has.", "All rows are alike.")
         for name, value in zip(names, row, strict=True):
             if not isinstance(value, str | int | float):
-                raise _wrong(f"data.rows[{number}].{name} is {value!r}.", "Values are numbers or text.")
+                raise _wrong(f"data.rows[{number}].{name} is {_short(value)}.", "Values are numbers or text.")
     values = {
         str(name): [_text(value) for value in column]
         for name, column in zip(names, zip(*rows, strict=True), strict=True)
     }
-    return Columns(values, first_row=0, unit="data.rows")
+    return Columns(values, range(len(rows)), unit="data.rows")
+
+
+def _in_order(row: Any, names: list[str], number: int) -> list[Any]:
+    """A row given as an object, as a list."""
+    if not isinstance(row, Mapping) or row.keys() != set(names):
+        told = f"has {', '.join(map(str, row))}" if isinstance(row, Mapping) else f"is {_short(row)}"
+        raise _wrong(f"data.rows[{number}] {told[:200]}; the first row has {', '.join(names)}.", "All rows are alike.")
+    return [row[name] for name in names]
+
+
+def _short(value: Any) -> str:
+    return repr(value)[:40]
 
 
 def _text(value: Any) -> str:
@@ -196,10 +220,10 @@ def _from_columns(table: Columns, target: Any, source: str) -> Dataset:
     names = list(table.values)
     if target is None:
         target = names[-1]
-    if target not in table.values:
+    if not isinstance(target, str) or target not in table.values:
         near = difflib.get_close_matches(str(target), names, n=1, cutoff=0.4)
         hint = (f"Did you mean {near[0]}? " if near else "") + f"Columns: {', '.join(names[:30])}."
-        raise _wrong(f"There is no column {target!r} to be the target.", hint, param="target")
+        raise _wrong(f"There is no column {_short(target)} to be the target.", hint, param="target")
     if len(names) < 2:
         raise _wrong("The table has one column only.", "It needs inputs and a target.")
     inputs: list[Input] = []
@@ -220,10 +244,25 @@ def _from_columns(table: Columns, target: Any, source: str) -> Dataset:
             inputs.append(Input(name, categories=tuple(labels)))
             columns.append(np.array([place[label] for label in table.values[name]]))
         else:
-            inputs.append(Input(name, float(numbers.mean()), float(numbers.std()) or 1.0))
+            inputs.append(Input(name, *_spread(name, numbers)))
             columns.append(numbers)
     told, y = _target(table, target, notes)
+    if len(y) < _ROWS_TO_SPLIT:
+        notes.append(f"Fewer than {_ROWS_TO_SPLIT} rows: all are learnt from, and none is kept to test with.")
     return Dataset(source, tuple(inputs), told, columns, y, notes=notes)
+
+
+def _spread(name: str, numbers: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation; a column that never changes has 1."""
+    import numpy as np
+
+    if numbers.min() == numbers.max():
+        return float(numbers[0]), 1.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std = float(numbers.mean()), float(numbers.std())
+    if not math.isfinite(mean) or not math.isfinite(std) or std == 0:
+        raise _wrong(f"The column {name} holds numbers too large, or too near each other.", "Scale it first.")
+    return mean, std
 
 
 def _target(table: Columns, name: str, notes: list[str]) -> tuple[Target, np.ndarray]:
@@ -232,10 +271,12 @@ def _target(table: Columns, name: str, notes: list[str]) -> tuple[Target, np.nda
     numbers = table.numbers(name)
     if numbers is not None:
         values = np.unique(numbers)
-        whole = bool(np.all(values == np.round(values)))
+        whole = bool(np.all((values == np.round(values)) & (abs(values) < _MOST_WHOLE)))
+        if len(values) < 2:
+            raise _wrong(f"The target {name} is {values[0]:g} in every row.", "There is nothing to learn.")
         if not whole or len(values) > _FEW_NUMBERS:
             notes.append(f"{name} is taken as a number to estimate.")
-            return Target(name, None, float(numbers.mean()), float(numbers.std()) or 1.0), numbers
+            return Target(name, None, *_spread(name, numbers)), numbers
         labels: list[Any] = [int(value) for value in values]
         y = np.searchsorted(values, numbers)
     else:

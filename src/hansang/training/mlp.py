@@ -6,6 +6,7 @@ loss is as small as it need be. One thread, so that a seed gives the same weight
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from time import perf_counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from hansang.core.errors import BadRequest
 from hansang.jobs.jobs import JobContext
 from hansang.training.data import Dataset
 from hansang.training.onnx_graph import save_onnx
@@ -28,6 +30,8 @@ _FEW_WEIGHTS = 64
 _MOST_EVENTS = 500
 _MOST_MATRIX = 20
 _ROW_VISITS = 4_000_000
+_MOST_PARAMETERS = 2_000_000
+"""As JSON, a record of so many is what the `records` runtime still opens."""
 
 
 class MLPTrainer:
@@ -88,17 +92,18 @@ class _Run:
         self.torch = torch
         self.data = data
         self.random = torch.Generator().manual_seed(seed)
+        classes = data.target.classes or ()
+        outputs = len(classes) if data.target.kind == "class" else 1
+        few = data.is_gate
+        hidden = int(options["hidden"] or (8 if few else 32))
+        _check_size(data.width, hidden, outputs)
         rows, tested = data.split(seed)
         features = torch.from_numpy(data.features())
         self.target = _target_tensor(torch, data)
         self.train_x, self.train_y = features[rows], self.target[rows]
         self.test_x, self.test_y = features[tested], self.target[tested]
-        few = data.is_gate
         self.epochs = int(options["epochs"] or (500 if few else max(5, min(200, _ROW_VISITS // max(1, len(rows))))))
         self.batch = int(options["batch_size"])
-        hidden = int(options["hidden"] or (8 if few else 32))
-        classes = data.target.classes or ()
-        outputs = len(classes) if data.target.kind == "class" else 1
         self.net = self._network(features.shape[1], hidden, outputs)
         rate = options["learning_rate"] or (0.05 if few else 0.005)
         self.optimiser = torch.optim.Adam(self.net.parameters(), lr=rate)
@@ -125,6 +130,13 @@ class _Run:
         losses: list[float] = []
         for epoch in range(1, self.epochs + 1):
             losses.append(self._epoch(job))
+            if not math.isfinite(losses[-1]):
+                raise BadRequest(
+                    f"The training diverged: in epoch {epoch} the loss is no finite number.",
+                    hint="Try a smaller learning_rate.",
+                    param="options.learning_rate",
+                    code="diverged",
+                )
             enough = self.data.is_gate and losses[-1] < _ENOUGH
             if epoch % every == 0 or enough or epoch == self.epochs:
                 job.event("epoch", self._told(epoch, losses[-1]), epoch / self.epochs)
@@ -184,11 +196,10 @@ class _Run:
         for prefix, (x, y) in sets.items():
             if self.data.target.kind == "number":
                 with self.torch.no_grad():
-                    errors = (self._out(x) - y) * self.data.target.std
+                    errors = (self._out(x) - y).double() * self.data.target.std
                 told[f"{prefix}rmse"] = float((errors**2).mean() ** 0.5)
-                told[f"{prefix}r2"] = 1 - float(
-                    (errors**2).sum() / ((y - y.mean()) ** 2).sum() / self.data.target.std**2
-                )
+                spread = float(((y - y.mean()).double() ** 2).sum()) * self.data.target.std**2
+                told[f"{prefix}r2"] = 1 - float((errors**2).sum()) / spread if spread else None
             else:
                 told[f"{prefix}accuracy"] = self._right(x, y)
         x, y = sets.get("test_", sets[""])
@@ -217,6 +228,17 @@ class _Run:
             "activation": "tanh",
             "layers": self._layers(),
         }
+
+
+def _check_size(inputs: int, hidden: int, outputs: int) -> None:
+    count = (inputs + 1) * hidden + (hidden + 1) * outputs
+    if count > _MOST_PARAMETERS:
+        raise BadRequest(
+            f"{inputs} inputs, {hidden} hidden units and {outputs} outputs are {count} weights, too many.",
+            hint=f"At most {_MOST_PARAMETERS}; lower `hidden`, or leave out columns of many different texts.",
+            param="options.hidden",
+            code="invalid_value",
+        )
 
 
 def _target_tensor(torch: Any, data: Dataset) -> Any:

@@ -35,7 +35,7 @@ class _Builder:
         helper, types = self.onnx.helper, self.onnx.TensorProto
         inputs = []
         for column in self.record["inputs"]:
-            kind = types.STRING if "categories" in column else types.FLOAT
+            kind = types.STRING if "categories" in column else types.DOUBLE
             inputs.append(helper.make_tensor_value_info(column["name"], kind, ["rows"]))
         value = self.op("Concat", [self._features(column) for column in self.record["inputs"]], axis=1)
         layers = self.record["layers"]
@@ -55,17 +55,19 @@ class _Builder:
         if "categories" in column:
             same = self.op("Equal", [flat, self.constant([column["categories"]], None)])
             return self.op("Cast", [same], to=self.onnx.TensorProto.FLOAT)
-        centred = self.op("Sub", [flat, self.constant([column["mean"]], "float32")])
-        return self.op("Div", [centred, self.constant([column["std"]], "float32")])
+        centred = self.op("Sub", [flat, self.constant([column["mean"]], "float64")])
+        scaled = self.op("Div", [centred, self.constant([column["std"]], "float64")])
+        return self.op("Cast", [scaled], to=self.onnx.TensorProto.FLOAT)
 
     def _answers(self, value: str) -> list[Any]:
         helper, types = self.onnx.helper, self.onnx.TensorProto
         target = self.record["target"]
         if target["kind"] == "number":
             flat = self.op("Reshape", [value, self.constant([-1], "int64")])
-            scaled = self.op("Mul", [flat, self.constant([target["std"]], "float32")])
-            self.op("Add", [scaled, self.constant([target["mean"]], "float32")], output="result")
-            return [helper.make_tensor_value_info("result", types.FLOAT, ["rows"])]
+            wide = self.op("Cast", [flat], to=types.DOUBLE)
+            scaled = self.op("Mul", [wide, self.constant([target["std"]], "float64")])
+            self.op("Add", [scaled, self.constant([target["mean"]], "float64")], output="result")
+            return [helper.make_tensor_value_info("result", types.DOUBLE, ["rows"])]
         if target["kind"] == "binary":
             flat = self.op("Reshape", [value, self.constant([-1], "int64")])
             self.op("Sigmoid", [flat], output="probability")

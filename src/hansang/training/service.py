@@ -102,7 +102,7 @@ def make_plan(trainers: Mapping[str, Trainer], request: Mapping[str, Any], model
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < _SEEDS:
         raise _wrong("seed", f"seed is {seed!r}", f"A whole number from 0 to {_SEEDS - 1}.")
     wanted = request.get("format") or next(iter(trainer.formats))
-    if wanted not in trainer.formats:
+    if not isinstance(wanted, str) or wanted not in trainer.formats:
         raise _wrong("format", f"{trainer.name} cannot save as {wanted!r}", _near(str(wanted), trainer.formats))
     return Plan(trainer, data, _options(trainer, request.get("options") or {}), seed, wanted)
 
@@ -118,7 +118,7 @@ def _options(trainer: Trainer, given: Any) -> dict[str, float]:
         option = known[name]
         number = isinstance(value, int | float) and not isinstance(value, bool)
         limits = f"{option.description}: {_shown(option.low)} to {_shown(option.high)}."
-        if not number or (option.whole and value != int(value)) or not option.low <= value <= option.high:
+        if not number or not option.low <= value <= option.high or (option.whole and value != int(value)):
             raise _wrong(where, f"{name} is {value!r}", limits)
     return {option.name: given.get(option.name, option.default) for option in trainer.options}
 

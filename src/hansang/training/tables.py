@@ -8,10 +8,10 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hansang.core.errors import BadRequest
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     import numpy as np
 
 MOST_COLUMNS = 1000
-_MOST_BYTES = 2**30
+_MOST_BYTES = 2**28
 _MOSTLY = 0.5
 """A column in which more than this share of the cells are numbers is meant to hold numbers."""
 
 
 @dataclass(slots=True)
 class Columns:
-    """Named columns of text of equal length. `first_row` and `unit` tell people where a cell is."""
+    """Named columns of text of equal length. `places` and `unit` tell people where a row is."""
 
     values: Mapping[str, list[str]]
-    first_row: int = 2
+    places: Sequence[int]
     unit: str = "line"
 
     def numbers(self, name: str) -> np.ndarray | None:
@@ -45,8 +45,9 @@ class Columns:
             pass
         readable = [_number(cell) for cell in cells]
         if sum(number is not None for number in readable) <= _MOSTLY * len(cells):
-            if "" in cells:
-                raise self._bad(name, cells.index(""), "is empty")
+            empty = next((place for place, cell in enumerate(cells) if not cell.strip()), None)
+            if empty is not None:
+                raise self._bad(name, empty, "is empty")
             return None
         place = readable.index(None)
         what = "is empty" if not cells[place].strip() else f"is {cells[place][:40]!r}, which is no (finite) number"
@@ -54,7 +55,7 @@ class Columns:
 
     def _bad(self, name: str, place: int, what: str) -> BadRequest:
         return BadRequest(
-            f"The column {name} {what} in {self.unit} {place + self.first_row}.",
+            f"The column {name} {what} in {self.unit} {self.places[place]}.",
             hint="Fill the cell, or leave the row or the column out.",
             param="data",
             code="invalid_data",
@@ -80,19 +81,31 @@ def read_csv(path: Path) -> Columns:
     try:
         heading = [name.strip() for name in next(reader, [])]
         _check_heading(heading)
-        rows = [row for row in reader if row]
+        rows, lines = _rows(reader)
     except csv.Error as exc:
         raise _wrong(f"The table is not CSV: {exc} (line {reader.line_num}).", "Save it as CSV again.") from None
     if not rows:
         raise _wrong("The table has a heading, and no rows.", "It needs at least one row.")
     width = len(heading)
-    for number, row in enumerate(rows, start=2):
+    for number, row in zip(lines, rows, strict=True):
         if len(row) != width:
             raise _wrong(
                 f"Line {number} has {len(row)} cells, the heading has {width}.",
                 "All lines need as many cells; put text that holds a comma into quotes.",
             )
-    return Columns({name: list(column) for name, column in zip(heading, zip(*rows, strict=True), strict=True)})
+    return Columns({name: list(column) for name, column in zip(heading, zip(*rows, strict=True), strict=True)}, lines)
+
+
+def _rows(reader: Any) -> tuple[list[list[str]], list[int]]:
+    """The rows that are not blank, and the line on which each begins (text in quotes may go over several)."""
+    rows, lines = [], []
+    line: int = reader.line_num + 1
+    for row in reader:
+        if row:
+            rows.append(row)
+            lines.append(line)
+        line = reader.line_num + 1
+    return rows, lines
 
 
 def _check_heading(heading: list[str]) -> None:
@@ -106,7 +119,7 @@ def _check_heading(heading: list[str]) -> None:
 
 
 def _decode(data: bytes) -> str:
-    if b"\0" in data[:4096]:
+    if b"\0" in data:
         raise _wrong("The table is not text.", "Save it as CSV, not as a spreadsheet file.")
     for encoding in ("utf-8-sig", "cp949"):
         try:
