@@ -236,6 +236,7 @@ def uvicorn_server(
         app,
         loop="uvloop",
         http=type("Connection", (Connection,), {"header_timeout": header_timeout}),
+        ws="hansang.http.websockets:WebSockets",
         lifespan="on",
         log_config=None,
         access_log=False,
