@@ -206,7 +206,9 @@ async def answers_http(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-@pytest.mark.parametrize("app", [silent, returns, answers_http, Starlette()], ids=str)
+@pytest.mark.parametrize(
+    "app", [silent, returns, answers_http, Starlette()], ids=["silent", "returns", "answers_http", "starlette"]
+)
 def test_an_app_without_a_lifespan_is_served_all_the_same(app: Any) -> None:
     async def main() -> None:
         lifespan = mounted(app)
@@ -234,7 +236,9 @@ async def says_failed_and_raises(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "app", [Starlette(lifespan=fails), FastAPI(lifespan=fails), says_failed, says_failed_and_raises], ids=str
+    "app",
+    [Starlette(lifespan=fails), FastAPI(lifespan=fails), says_failed, says_failed_and_raises],
+    ids=["starlette", "fastapi", "says_failed", "says_failed_and_raises"],
 )
 def test_an_app_that_cannot_start_stops_the_start_with_its_reason(app: Any) -> None:
     async def main() -> None:

@@ -101,10 +101,8 @@ class FrontDoor:
                 return
             route, params = found
             exchange.label = route.name
-            if route.long:
-                context.deadline = arrival + self._long_timeout
-            if b"x-hansang-timeout" in headers:
-                context.deadline = min(context.deadline, arrival + _timeout_of(headers[b"x-hansang-timeout"]))
+            if route.long or b"x-hansang-timeout" in headers:
+                context.deadline = arrival + self._seconds(route, headers)
             body = None if connection is None else connection.whole_body(exchange.cycle)
             if body is None:
                 body = await exchange.read(self._body_limit)
@@ -118,15 +116,13 @@ class FrontDoor:
                 await exchange.reply(reply)
             else:
                 await exchange.stream(reply)
-        except HansangError as exc:
-            await exchange.error(exc, path, self._guard.cors_headers(headers))
         except Exception as exc:
-            await exchange.error(unexpected(exc, context.request_id), path, self._guard.cors_headers(headers))
+            error = exc if isinstance(exc, HansangError) else unexpected(exc, context.request_id)
+            await exchange.error(error, path, self._guard.cors_headers(headers))
         except asyncio.CancelledError:
             if connection is None:
                 raise
-            stopping = Unavailable("The server is stopping.", hint="Ask again in a moment.")
-            await exchange.error(stopping, path, self._guard.cors_headers(headers))
+            await exchange.error(_stopping(), path, self._guard.cors_headers(headers))
         finally:
             if connection is not None:
                 if connection.active is context:
@@ -136,6 +132,12 @@ class FrontDoor:
             self._record(exchange.label, exchange.status, monotonic() - arrival)
             if self._log is not None:
                 self._log(exchange, exchange.status, monotonic() - arrival)
+
+    def _seconds(self, route: Route, headers: Mapping[bytes, bytes]) -> float:
+        """From arrival to the deadline: the route's, or less if the caller wants it sooner."""
+        seconds = self._long_timeout if route.long else self._timeout
+        wanted = headers.get(b"x-hansang-timeout")
+        return seconds if wanted is None else min(seconds, _timeout_of(wanted))
 
     def _match(
         self, method: str, path: str, scope: Scope, headers: Mapping[bytes, bytes]
@@ -218,6 +220,10 @@ class FrontDoor:
                 await self._mounts[name].app(self._inner(scope, name), receive, send)
         finally:
             self._record(label, status, monotonic() - arrival)
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("The server is stopping.", hint="Ask again in a moment.")
 
 
 def _timeout_of(value: bytes) -> float:
