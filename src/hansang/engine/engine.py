@@ -6,6 +6,7 @@ one record is made of it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
@@ -17,7 +18,7 @@ from hansang.core.model import Call, CallContext, Task
 from hansang.jobs.jobs import Job, Jobs
 from hansang.registry.catalog import Catalog
 from hansang.registry.registry import Entry, Registry
-from hansang.scheduling.batcher import NOT_NOW
+from hansang.scheduling.batcher import NOT_NOW, Batcher
 from hansang.scheduling.deadlines import Deadlines, deadline_exceeded
 from hansang.scheduling.executors import cancelled_by_us, failure
 from hansang.usage.metrics import Metrics, ModelMetrics, Outcome
@@ -65,7 +66,7 @@ class Engine:
         call = Call(request, context)
         outcome: Outcome = "error"
         try:
-            queue = entry.queue or await self.registry.wake(entry)
+            queue = entry.queue or await self._woken(entry, context)
             if began >= context.deadline:
                 raise deadline_exceeded()
             result = queue.answer_now(call, rows)
@@ -100,7 +101,7 @@ class Engine:
         outcome: Outcome = "cancelled"
         call = Call(request, context)
         try:
-            queue = entry.queue or await self.registry.wake(entry)
+            queue = entry.queue or await self._woken(entry, context)
             await queue.turn(call, size)
             try:
                 async with aclosing(queue.deltas(call)) as deltas:
@@ -125,6 +126,14 @@ class Engine:
                 outcome = _outcome(context.error)
             context.finished = monotonic()
             self._record(entry, context, outcome, began, 1)
+
+    async def _woken(self, entry: Entry, context: CallContext) -> Batcher:
+        """The queue of a model that idled. A caller whose time is up leaves; the load goes on for the others."""
+        try:
+            async with asyncio.timeout(context.deadline - monotonic()):
+                return await asyncio.shield(self.registry.wake(entry))
+        except TimeoutError:
+            raise deadline_exceeded() from None
 
     def _record(self, entry: Entry, context: CallContext, outcome: Outcome, began: float, rows: int) -> None:
         metrics: ModelMetrics | None = entry.attachments.get(ModelMetrics)

@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import APIRouter, Query
 from fastapi import Request as HTTPRequest
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect
 
 from hansang.core.errors import BadRequest, ClientGone
@@ -129,17 +129,23 @@ class RepositoryV1:
         return older[0]
 
     async def _from_form(self, model: str, request: HTTPRequest, filename: str | None) -> Manifest:
-        async with request.form(max_files=1) as form:
-            files = [value for value in form.values() if isinstance(value, UploadFile)]
-            if len(files) != 1:
-                raise BadRequest(
-                    "The form holds no file.",
-                    hint="curl -X PUT -F file=@clf.skops ...",
-                    param="file",
-                    code="missing_file",
-                )
-            name = filename or files[0].filename or ""
-            return await self._from_pieces(model, name, _read(files[0]))
+        try:
+            async with request.form(max_files=1) as form:
+                return await self._from_files(model, form, filename)
+        except ClientDisconnect:
+            raise _gone() from None
+
+    async def _from_files(self, model: str, form: FormData, filename: str | None) -> Manifest:
+        files = [value for value in form.values() if isinstance(value, UploadFile)]
+        if len(files) != 1:
+            raise BadRequest(
+                "The form holds no file.",
+                hint="curl -X PUT -F file=@clf.skops ...",
+                param="file",
+                code="missing_file",
+            )
+        name = filename or files[0].filename or ""
+        return await self._from_pieces(model, name, _read(files[0]))
 
     async def _from_pieces(self, model: str, filename: str, pieces: AsyncIterator[bytes]) -> Manifest:
         self._catalog.check(model, filename)
@@ -149,7 +155,7 @@ class RepositoryV1:
             try:
                 await _write(incoming, pieces)
             except ClientDisconnect:
-                raise ClientGone("The caller closed the connection in the middle of the upload.") from None
+                raise _gone() from None
             provenance = {"source": "upload", "filename": filename}
             return await self._catalog.publish(incoming, model, provenance=provenance)
         finally:
@@ -171,6 +177,10 @@ class RepositoryV1:
 
 
 _SHOWN = ("file", "sha256", "size", "format", "task", "signature", "metrics", "provenance")
+
+
+def _gone() -> ClientGone:
+    return ClientGone("The caller closed the connection in the middle of the upload.")
 
 
 async def _read(file: UploadFile) -> AsyncIterator[bytes]:

@@ -69,7 +69,10 @@ class Catalog:
         entry = None
         try:
             spec = self._spec_of(placed, facts.get("options", {}), facts.get("display_name"))
-            entry = await self._try(spec, placed.version)
+            try:
+                entry = await self._try(spec, placed.version)
+            except LoadFailed as exc:
+                raise BadRequest(exc.message, hint=exc.hint, code="invalid_artifact") from exc
             async with self._lock(name):
                 manifest = await asyncio.to_thread(self._publish, placed, entry.model, facts)
                 if await asyncio.to_thread(self.repository.current, name) == placed.version:

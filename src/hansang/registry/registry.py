@@ -224,12 +224,12 @@ class Registry:
             if entry.queue is None:
                 if entry.state != "idle":
                     raise entry.unavailable()
-                await self._make_ready(entry)
+                await self._make_ready(entry, "idle")
             assert entry.queue is not None
             return entry.queue
 
-    async def _make_ready(self, entry: Entry) -> None:
-        entry.state = "loading"
+    async def _make_ready(self, entry: Entry, until_then: State = "loading") -> None:
+        entry.state = until_then
         try:
             async with self._loading:
                 before = resident_memory()
