@@ -35,13 +35,23 @@ class RecordRuntime:
 
     def claims(self, source: Source) -> bool:
         if source.suffix == ".safetensors":
-            return source.path is not None and source.path.is_file() and b'"hansang"' in _header(source.path)
+            return source.path is not None and source.path.is_file() and is_ours(source.path)
         return source.suffix in _READERS
 
     def open(self, source: Source) -> Model:
         path = source.file()
         reader = _READERS[source.suffix]
         return from_record(lambda: reader(path), _is_network(path), path, _NAMES[source.suffix])
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a safetensors file is one that our trainers wrote."""
+    return b'"hansang"' in _header(path)
+
+
+def read(path: Path) -> Any:
+    """The record in a file, as its ending says."""
+    return _READERS[path.suffix.lower()](path)
 
 
 def from_record(read: Callable[[], Any], network: bool, path: Path, container: str) -> Model:

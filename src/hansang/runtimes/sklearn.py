@@ -64,14 +64,17 @@ class SklearnModel(Model):
     task = TABULAR
     max_batch_size = 256
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, estimator: Any = None) -> None:
+        """`estimator`: what was made of the file, where it was opened already."""
         self.path = path
+        self._given = estimator
         self._estimator: Any = None
         self._methods: dict[str, Callable[[Any], Any]] = {}
 
     def load(self, context: LoadContext) -> None:
-        parameters, size = _check_file(self.path)
-        self._estimator = estimator = _open(self.path)
+        unpickled = self._given is not None
+        parameters, size = ({}, self.path.stat().st_size) if unpickled else _check_file(self.path)
+        self._estimator = estimator = self._given if unpickled else open_skops(self.path)
         self._methods = _methods(self.path, estimator)
         self._limit = _ThreadLimit(context.threads)
         _check_parts(self.path, estimator, context.threads)
@@ -83,7 +86,7 @@ class SklearnModel(Model):
         if inputs:
             self.signature = Signature(tuple(inputs), self._outputs(dict(zip(self._names, values, strict=True))))
         self.info = {
-            "format": "skops",
+            "format": "pickle" if unpickled else "skops",
             "parameters": parameters,
             "bytes": size,
             "file": str(self.path),
@@ -182,7 +185,7 @@ def _count(archive: ZipFile, names: Sequence[str]) -> tuple[dict[str, int], int]
     return parameters, size
 
 
-def _open(path: Path) -> Any:
+def open_skops(path: Path) -> Any:
     """The object in a skops file of types that skops knows to be safe, and of no other."""
     try:
         import sklearn

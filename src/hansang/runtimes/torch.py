@@ -10,6 +10,7 @@ The shape of a row is the exported program's, else that of the first layer's wei
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ _CLASS = (
     'Name the class they belong to: hansang serve FILE --class nets.py:Net, or class = "nets.py:Net" in hansang.toml'
 )
 _FORWARD = "forward must answer one batch with tensors whose first dimension is the batch: one, a tuple, or a dict."
+_MORE_THAN_DATA = re.compile("GLOBAL|unrecognized function|unsupported class|Can only build")
+"""What PyTorch's reader of weights says of a pickle that would import or call; of garbage it says other things."""
 _INPUT, _OUTPUT = "inputs", "outputs"
 
 
@@ -262,7 +265,7 @@ def load_weights(path: Path) -> Any:
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
     except Exception as exc:
-        if "weights_only" not in str(exc) and "Weights only" not in str(exc):
+        if not _MORE_THAN_DATA.search(str(exc)):
             raise LoadFailed(
                 f"{path} is not a whole PyTorch file: {_first_line(exc)}", hint="Was it copied to its end?"
             ) from None

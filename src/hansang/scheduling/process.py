@@ -1,36 +1,30 @@
 """A model in a process of its own, which it shares with nobody: for what is heavy, crash-prone or not trusted.
 
 To the house it is a Model whose calls block, on its thread, until the process has answered. What passes between the
-two is JSON in frames: nothing that comes from the process is ever unpickled here. The process gets no secrets: its
-environment holds what a program needs to run, nothing else. When it dies its calls are 503, and the next one starts
-it anew; when nobody waits for it any more, it is killed. Its memory returns when it ends.
+two is JSON in frames, bounded, and waited for no longer than somebody waits for the answer: nothing that comes from
+the process is ever unpickled here. The process gets no secrets: its environment holds what a program needs to run,
+nothing else. When it dies its calls are 503, and the next one starts it anew; when nobody waits for it any more, it
+is killed, with every process that it started in its group. Its memory returns when it ends.
+
+It is no sandbox: the process is the same user's, who may read that user's files and talk to the network.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import os
-import select
-import struct
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import IO, Any
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any
 
 from hansang.core.errors import HansangError, LoadFailed, ModelFailed, Unavailable
 from hansang.core.model import Call, LoadContext, Model, Task
 from hansang.core.signature import REQUIRED, Field, Signature
-from hansang.core.source import Source
+from hansang.core.source import CLASS, Source
+from hansang.scheduling.child import Child, patient
 
-_FRAME = struct.Struct(">I")
-_LARGEST = 2**30
-_LOOK = 0.1
-"""Seconds between two looks at whether anybody still waits."""
-_PASSED_ON = (
-    "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "SYSTEMROOT", "LD_LIBRARY_PATH", "VIRTUAL_ENV",
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
-)  # fmt: skip
+log = logging.getLogger("hansang.model")
 
 
 class Hosted(Model):
@@ -42,110 +36,121 @@ class Hosted(Model):
         self.source = source
         self.task = task
         self._context = LoadContext()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
+        self._asking = threading.Lock()
+        """One question at a time, however many threads ask."""
+        self._stopped = False
 
     def load(self, context: LoadContext) -> None:
         """Start the process and have it load. Raises what it raised."""
-        self._context = context
-        self._start()
+        self._context, self._stopped = context, False
+        facts = self._start(patient())
+        try:
+            self.signature = signature_from(facts["signature"])
+            self.info = {**facts["info"], "process": self._child.pid if self._child else None}
+            if "max_batch_size" not in vars(self):
+                self.max_batch_size = int(facts["max_batch_size"])
+        except BaseException:
+            self._end()
+            raise
 
     def predict(self, calls: Sequence[Call]) -> Sequence[Any]:
-        try:
-            process = self._process or self._start()
-            answer = self._ask(process, {"op": "predict", "calls": [asdict(call.request) for call in calls]}, calls)
-        except (OSError, EOFError) as exc:
-            self._end()
-            raise Unavailable(
-                f"The model's process ended while it worked on this ({exc or 'killed'}).",
-                hint="Ask again: it is started anew. Its own words are in the server's log.",
-                code="process_ended",
-            ) from None
-        return [self._result(part) for part in answer["results"]]
+        def look() -> None:
+            if all(call.context.error is not None for call in calls):
+                raise calls[0].context.error or EOFError
+
+        question = {"op": "predict", "calls": [_shallow(call.request) for call in calls]}
+        with self._asking:
+            look()
+            try:
+                if self._child is None:
+                    self._start_again(look)
+                assert self._child is not None
+                answer = self._child.ask(question, look)
+            except EOFError as exc:
+                raise Unavailable(
+                    f"The model's process ended while it worked on this ({self._end(exc)}).",
+                    hint="Ask again: it is started anew. Its own words are in the server's log.",
+                    code="process_ended",
+                ) from None
+            except ModelFailed:
+                raise  # the question could not be put; the process did not hear of it
+            except BaseException:
+                self._end()  # nobody waits any more
+                raise
+        return self._results(answer, calls)
 
     def unload(self) -> None:
-        self._end()
+        """End the process, whatever it is at; who waits for it is told."""
+        self._stopped = True
+        if (child := self._child) is not None:
+            child.kill()
+        with self._asking:
+            self._end()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        self._process = process = subprocess.Popen(
-            [sys.executable, "-m", "hansang.host"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-        )
+    def _start_again(self, look: Callable[[], None]) -> None:
+        if self._stopped:
+            raise Unavailable("The model is unloaded.", hint="Load it again, or ask another.")
         try:
-            answer = self._ask(
-                process, {"op": "load", "source": _source(self.source), "context": asdict(self._context)}
-            )
-        except (OSError, EOFError):
-            self._end()
-            raise LoadFailed(
-                f"The process for {self.source.text} ended while it loaded.", hint="Its own words are in the log."
+            self._start(look)
+        except LoadFailed as exc:
+            raise Unavailable(
+                f"The model's process had ended, and could not be started again: {exc.message}",
+                hint=exc.hint,
+                code="process_ended",
             ) from None
-        if "error" in answer:
-            self._end()
-            raise LoadFailed(answer["error"]["message"], hint=answer["error"]["hint"])
-        self.signature = signature_from(answer["signature"])
-        self.info = {**answer["info"], "process": process.pid}
-        self.max_batch_size = answer["max_batch_size"]
-        return process
 
-    def _ask(self, process: subprocess.Popen[bytes], question: Any, calls: Sequence[Call] = ()) -> Any:
-        """One frame there, one back. Kills the process when every caller has gone."""
-        assert process.stdin is not None
-        assert process.stdout is not None
-        write_frame(process.stdin, question)
-        while not select.select([process.stdout], [], [], _LOOK)[0]:
-            if calls and all(call.context.error is not None for call in calls):
-                self._end()
-                raise calls[0].context.error or EOFError
-        return read_frame(process.stdout)
+    def _start(self, look: Callable[[], None]) -> Any:
+        """A new process that has loaded the model: what it says of it."""
+        self._child = child = Child(self.source.text)
+        try:
+            answer = child.ask({"op": "load", "source": _source(self.source), "context": asdict(self._context)}, look)
+            if "error" in answer:
+                raise LoadFailed(str(answer["error"]["message"]), hint=_text(answer["error"].get("hint")))
+            return answer
+        except BaseException as exc:
+            why = self._end(exc)
+            if isinstance(exc, EOFError):
+                raise LoadFailed(
+                    f"The process for {self.source.text} ended while it loaded ({why}).",
+                    hint="Its own words are in the server's log.",
+                ) from None
+            raise
 
-    def _result(self, part: Mapping[str, Any]) -> Any:
-        if "error" in part:
-            error = part["error"]
-            known: dict[str, type[HansangError]] = {cls.__name__: cls for cls in _subclasses(HansangError)}
-            return known.get(error["type"], ModelFailed)(error["message"], hint=error["hint"])
-        return self.task.result(**part)
+    def _results(self, answer: Mapping[str, Any], calls: Sequence[Call]) -> Sequence[Any]:
+        """As the task's results. A wrong answer is the model's failure."""
+        try:
+            if "error" in answer:
+                return [_error(answer["error"])] * len(calls)
+            return [
+                _error(part["error"]) if "error" in part else self._checked(self.task.result(**part), call)
+                for part, call in zip(answer["results"], calls, strict=True)
+            ]
+        except (TypeError, ValueError, KeyError, AttributeError) as exc:
+            log.error("the process for %s gave what is no answer (%s)", self.source.text, exc)
+            raise ModelFailed(
+                "The model's process gave what is no answer.", hint="The server's log says more."
+            ) from None
 
-    def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except OSError:
-                    continue
-        process.wait()
+    def _checked(self, result: Any, call: Call) -> Any:
+        """Rows and columns are what every protocol counts on; a process may say anything."""
+        columns = getattr(result, "columns", None)
+        if columns is not None:
+            rows = call.request.rows
+            if result.rows != rows or not columns or any(len(column) != rows for column in columns.values()):
+                raise ValueError(f"{rows} rows were asked for")
+        return result
 
-
-def write_frame(pipe: IO[bytes], message: Any) -> None:
-    """A length, then JSON."""
-    try:
-        body = json.dumps(message).encode("utf-8", "surrogatepass")
-    except (TypeError, ValueError) as exc:
-        raise ModelFailed(
-            f"What passes to and from a model in its own process must be JSON: {exc}.",
-            hint='Serve a model that takes or gives bytes on a thread: placement = "thread".',
-        ) from None
-    if len(body) > _LARGEST:
-        raise ModelFailed("The data is too large for the model's process.", hint="Send less at once.")
-    pipe.write(_FRAME.pack(len(body)) + body)
-    pipe.flush()
+    def _end(self, cause: BaseException | None = None) -> str:
+        """End the process, and say why it ended: the `cause`, or else what its end tells."""
+        child, self._child = self._child, None
+        status = child.close() if child is not None else "killed"
+        return str(cause or "") or status
 
 
-def read_frame(pipe: IO[bytes]) -> Any:
-    """The next message. Raises EOFError at the end."""
-    head = pipe.read(_FRAME.size)
-    if len(head) < _FRAME.size:
-        raise EOFError
-    (length,) = _FRAME.unpack(head)
-    if length > _LARGEST:
-        raise EOFError("it sent a frame beyond all bounds")
-    body = pipe.read(length)
-    if len(body) < length:
-        raise EOFError
-    return json.loads(body)
+def _shallow(request: Any) -> dict[str, Any]:
+    """`dataclasses.asdict` would copy every number."""
+    return {field.name: getattr(request, field.name) for field in fields(request)}
 
 
 def _source(source: Source) -> dict[str, Any]:
@@ -155,8 +160,19 @@ def _source(source: Source) -> dict[str, Any]:
         "scheme": source.scheme,
         "rest": source.rest,
         "attribute": source.attribute,
-        "options": dict(source.options),
+        "options": {name: os.path.abspath(value) if name == CLASS else value for name, value in source.options.items()},
     }
+
+
+def _error(told: Mapping[str, Any]) -> HansangError:
+    """As the process says; of a kind that is unknown here, the model's failure."""
+    known = {cls.__name__: cls for cls in _subclasses(HansangError)}
+    kind = known.get(str(told["type"]), ModelFailed)
+    return kind(str(told["message"]), hint=_text(told.get("hint")), param=_text(told.get("param")))
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def signature_to(signature: Signature | None) -> Any:
