@@ -56,8 +56,8 @@ class Source:
         """The path, checked to be a readable file."""
         if self.path is None:
             raise LoadFailed(f"{self.text} is not a file.")
-        if not self.path.exists():
-            near = sorted(p.name for p in self.path.parent.glob("*" + self.path.suffix))[:5]
+        if not _exists(self.path):
+            near = sorted(p.name for p in self.path.parent.glob("*") if p.suffix == self.path.suffix)[:5]
             hint = f"Files there with that ending: {', '.join(near)}." if near else "Check the path and its spelling."
             raise LoadFailed(f"There is no file {self.path}.", hint=hint)
         if not self.path.is_file():
@@ -87,8 +87,22 @@ def parse(text: str) -> tuple[str, Source]:
 def _source(text: str) -> Source:
     file, colon, attribute = text.rpartition(":")
     if colon and file.lower().endswith(PYTHON):
-        return Source(text, path=Path(file).expanduser(), attribute=attribute or None)
+        return Source(text, path=_path(file), attribute=attribute or None)
     scheme = _SCHEME.fullmatch(text)
-    if scheme and not Path(text).exists():
+    if scheme and not _exists(Path(text)):
         return Source(text, scheme=scheme["scheme"], rest=scheme["rest"])
-    return Source(text, path=Path(text).expanduser())
+    return Source(text, path=_path(text))
+
+
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # ~ and a name that is nobody's
+        return Path(text)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long to be a file's
+        return False
