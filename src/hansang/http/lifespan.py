@@ -28,6 +28,7 @@ class LifespanApp:
         self._start = start
         self._stop = stop
         self._started: asyncio.Task[None] | None = None
+        self._stopped = False
         self.ready = False
         self.error: Exception | None = None
         """Why it did not start."""
@@ -41,22 +42,26 @@ class LifespanApp:
             await self._late(scope, receive, send)
 
     async def _late(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The first request of a mounted server, and every one until it has started."""
+        """The first request of a mounted server, every one until it has started, and those after its end."""
+        refusal = None
         try:
+            if self._stopped:
+                raise Unavailable("The server is stopping.", hint="Ask again in a moment.")
             await self.started()
+        except Unavailable as exc:
+            refusal = exc
         except HansangError as exc:
             log.error("the server did not start: %s %s", exc.message, exc.hint or "")
-            if scope["type"] != "http":
-                raise
-            reply = render(
-                Unavailable("The server could not start.", hint="Its log says why; the next request tries again."),
-                scope["path"].removeprefix(scope.get("root_path", "")),
-            )
-            headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(reply.body))]
-            await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-            await send({"type": "http.response.body", "body": reply.body})
-        else:
+            refusal = Unavailable("The server could not start.", hint="Its log says why; the next request tries again.")
+        if refusal is None:
             await self._door(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            raise refusal
+        reply = render(refusal, scope["path"].removeprefix(scope.get("root_path", "")))
+        headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(reply.body))]
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
 
     async def started(self) -> None:
         """Start once, whoever asks first; a failed start is tried again at the next request."""
@@ -67,6 +72,7 @@ class LifespanApp:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
+        self._stopped = False
         try:
             await self.started()
         except Exception as exc:
@@ -77,7 +83,7 @@ class LifespanApp:
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        self.ready, self._started = False, None
+        self.ready, self._started, self._stopped = False, None, True
         await self._stop()
         await send({"type": "lifespan.shutdown.complete"})
 
