@@ -83,16 +83,22 @@ class Job:
         return self.state in ENDED
 
 
+_Told = tuple[int, str, str]
+"""An event as it is written: its number, kind and JSON."""
+
+
 class JobContext:
     """What running work may do: tell an event, move the progress, see whether it was cancelled."""
 
-    def __init__(self, job: Job, flush: Callable[[Job, list[Event], State], None]) -> None:
+    def __init__(self, job: Job, write: Callable[[Job, list[_Told], State], None]) -> None:
         self.job = job
-        self._flush = flush
+        self._write = write
         self._cancelled = threading.Event()
+        self._lock = threading.Lock()
         self._seq = 0
-        self._unwritten: list[Event] = []
+        self._unwritten: list[_Told] = []
         self._written = 0.0
+        self._later: threading.Timer | None = None
 
     def cancel(self) -> None:
         self._cancelled.set()
@@ -106,24 +112,41 @@ class JobContext:
         """Tell something; `progress` is the part done, 0 to 1."""
         if progress is not None:
             data = {**data, "progress": round(progress, 4)}
-        self._seq += 1
-        self._unwritten.append(Event(self._seq, kind, data))
-        if progress is not None:
-            self.job.progress = progress
-        now = time.monotonic()
-        if now - self._written >= _FLUSH:
-            self._written = now
-            self._flush(self.job, self._take(), self.job.state)
+        text = json.dumps(data)
+        with self._lock:
+            self._seq += 1
+            self._unwritten.append((self._seq, kind, text))
+            if progress is not None:
+                self.job.progress = progress
+            if time.monotonic() - self._written >= _FLUSH:
+                self._flush(self.job.state)
+            elif self._later is None:
+                self._later = threading.Timer(_FLUSH, self._flush_later)
+                self._later.daemon = True
+                self._later.start()
 
     def last(self, state: State, data: Mapping[str, Any]) -> None:
         """Write all that was told, and the end."""
-        self._seq += 1
-        self._unwritten.append(Event(self._seq, state, data))
-        self._flush(self.job, self._take(), state)
+        text = json.dumps(data)
+        with self._lock:
+            self._seq += 1
+            self._unwritten.append((self._seq, state, text))
+            self._flush(state)
 
-    def _take(self) -> list[Event]:
+    def _flush_later(self) -> None:
+        """What was told just before a silence is not kept back."""
+        with self._lock:
+            self._later = None
+            if self._unwritten:
+                try:
+                    self._flush(self.job.state)
+                except sqlite3.Error:
+                    log.exception("events of job %s could not be written", self.job.id)
+
+    def _flush(self, state: State) -> None:
         unwritten, self._unwritten = self._unwritten, []
-        return unwritten
+        self._written = time.monotonic()
+        self._write(self.job, unwritten, state)
 
 
 Work = Callable[[JobContext], Mapping[str, Any]]
@@ -305,7 +328,7 @@ class Jobs:
         job.state = state
         self._wake(job.id)
 
-    def _write(self, job: Job, events: list[Event], state: State) -> None:
+    def _write(self, job: Job, events: list[_Told], state: State) -> None:
         with self._database.transaction():
             self._database.execute(
                 "UPDATE jobs SET state = ?, progress = ?, started = ?, finished = ?, error = ?, result = ? "
@@ -314,7 +337,7 @@ class Jobs:
             )
             self._database.execute_many(
                 "INSERT INTO job_events VALUES (?, ?, ?, ?)",
-                [(job.id, event.seq, event.kind, json.dumps(event.data)) for event in events],
+                [(job.id, *event) for event in events],
             )
         self._wake(job.id)
 
