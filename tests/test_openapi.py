@@ -122,7 +122,7 @@ def test_every_operation_documents_its_errors_in_the_shape_they_have(document: d
         responses = operation["responses"]
         assert "default" in responses, path
         assert "422" not in responses, path
-        shape = "ClassicError" if path.startswith(("/predict/", "/items/")) else "Error"
+        shape = "ClassicError" if path.startswith(("/predict/", "/items/", "/train/")) else "Error"
         for status, response in responses.items():
             if status in STATUSES - {"200"} and path != "/readyz":
                 if "$ref" in response:

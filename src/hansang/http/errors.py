@@ -21,7 +21,7 @@ from hansang.core.wire import Header, Reply
 
 log = logging.getLogger("hansang.http")
 
-_CLASSIC = ("/predict/", "/items/")
+_CLASSIC = ("/predict/", "/items/", "/train/")
 _PARAMETER = re.compile(r"\{\w+\}")
 _ALIKE = 0.7
 _SHOWN = 200

@@ -120,9 +120,9 @@ def _read_safetensors(path: Path) -> Any:
     try:
         arrays = load_file(path)
         record: dict[str, Any] = json.loads(json.loads(_header(path))["__metadata__"]["hansang"])
-    except (SafetensorError, ValueError, KeyError, TypeError) as exc:
+        return with_tensors(record, {name: array.tolist() for name, array in arrays.items()})
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise LoadFailed(f"{path} is not a whole safetensors file of ours: {exc}.", hint="Save it again.") from None
-    return with_tensors(record, {name: array.tolist() for name, array in arrays.items()})
 
 
 def with_tensors(record: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def record_of(saved: Mapping[str, Any], path: Path) -> dict[str, Any]:
     try:
         values = {name: tensor.tolist() for name, tensor in saved["state_dict"].items()}
         return with_tensors(json.loads(saved["hansang"]), values)
-    except (KeyError, ValueError, AttributeError) as exc:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as exc:
         raise LoadFailed(f"{path} is not a whole file of our trainer: {exc}.", hint="Train it again.") from None
 
 

@@ -92,34 +92,36 @@ class Training:
 def make_plan(trainers: Mapping[str, Trainer], request: Mapping[str, Any], model: str, table: Path | None) -> Plan:
     """Check a request. Raises BadRequest naming what is wrong, what was expected, and the nearest right word."""
     if unknown := [key for key in request if key not in _KEYS]:
-        raise _wrong(unknown[0], f"{unknown[0]!r} is not known here", _near(unknown[0], _KEYS))
+        raise _wrong(unknown[0], f"{unknown[0][:60]!r} is not known here", _near(unknown[0], _KEYS))
     data = read_dataset(request.get("data"), model, table, request.get("target"))
     name = request.get("trainer") or ("perceptron" if data.is_gate and model.lower() not in ("xor", "xnor") else "mlp")
     trainer = trainers.get(str(name))
     if trainer is None:
-        raise _wrong("trainer", f"there is no trainer {name!r}", _near(str(name), trainers))
+        raise _wrong("trainer", f"There is no trainer {str(name)[:60]!r}", _near(str(name), trainers))
     seed = request.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < _SEEDS:
-        raise _wrong("seed", f"seed is {seed!r}", f"A whole number from 0 to {_SEEDS - 1}.")
+        raise _wrong("seed", f"seed is {_short(seed)}", f"A whole number from 0 to {_SEEDS - 1}.")
     wanted = request.get("format") or next(iter(trainer.formats))
     if not isinstance(wanted, str) or wanted not in trainer.formats:
-        raise _wrong("format", f"{trainer.name} cannot save as {wanted!r}", _near(str(wanted), trainer.formats))
+        raise _wrong("format", f"{trainer.name} cannot save as {_short(wanted)}", _near(str(wanted), trainer.formats))
     return Plan(trainer, data, _options(trainer, request.get("options") or {}), seed, wanted)
 
 
 def _options(trainer: Trainer, given: Any) -> dict[str, float]:
     if not isinstance(given, Mapping):
-        raise _wrong("options", f"options is {given!r}", 'An object such as {"epochs": 100}.')
+        raise _wrong("options", f"options is {_short(given)}", 'An object such as {"epochs": 100}.')
     known = {option.name: option for option in trainer.options}
     for name, value in given.items():
         where = f"options.{name}"
         if name not in known:
-            raise _wrong(where, f"{trainer.name} has no option {name!r}", _near(name, known))
+            raise _wrong(where, f"{trainer.name} has no option {name[:60]!r}", _near(name, known))
         option = known[name]
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        limits = f"{option.description}: {_shown(option.low)} to {_shown(option.high)}."
+        limits = (
+            f"{option.description[0].upper()}{option.description[1:]}: {_shown(option.low)} to {_shown(option.high)}."
+        )
         if not number or not option.low <= value <= option.high or (option.whole and value != int(value)):
-            raise _wrong(where, f"{name} is {value!r}", limits)
+            raise _wrong(where, f"{where} is {_short(value)}", limits)
     return {option.name: given.get(option.name, option.default) for option in trainer.options}
 
 
@@ -140,6 +142,10 @@ def _shown(number: float) -> str:
     return str(int(number)) if number == int(number) else str(number)
 
 
+def _short(value: Any) -> str:
+    return repr(value)[:60]
+
+
 def _near(word: str, known: Any) -> str:
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     there = ", ".join(known)
@@ -147,7 +153,7 @@ def _near(word: str, known: Any) -> str:
 
 
 def _wrong(param: str, message: str, hint: str) -> BadRequest:
-    return BadRequest(f"{message[0].upper()}{message[1:]}.", hint=hint, param=param, code="invalid_value")
+    return BadRequest(f"{message}.", hint=hint, param=param, code="invalid_value")
 
 
 def _copy(file: Path, incoming: Incoming) -> None:

@@ -38,7 +38,7 @@ class Columns:
 
         cells = self.values[name]
         try:
-            numbers = np.array(cells, dtype=np.float64)
+            numbers = np.fromiter(map(float, cells), dtype=np.float64, count=len(cells))
             if np.isfinite(numbers).all():
                 return numbers
         except ValueError:
