@@ -316,3 +316,14 @@ def test_a_whole_server_can_be_started_again_too(tmp_path: Path, and_gate: str) 
             assert ends.said == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
     run(main)
+
+
+def test_a_request_after_the_end_does_not_start_the_server_again() -> None:
+    async def main() -> None:
+        model = Lists()
+        served = House({"a": model})
+        await start_and_stop(served.app)
+        assert await get(served.app, "/healthz") == 503
+        assert model.loaded == 1
+
+    run(main)
