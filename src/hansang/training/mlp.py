@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hansang.core.errors import BadRequest
 from hansang.jobs.jobs import JobContext
+from hansang.training.adam import Adam
 from hansang.training.data import Dataset
 from hansang.training.onnx_graph import save_onnx
 from hansang.training.saving import need_torch, save_record
@@ -106,7 +107,7 @@ class _Run:
         self.batch = int(options["batch_size"])
         self.net = self._network(features.shape[1], hidden, outputs)
         rate = options["learning_rate"] or (0.05 if few else 0.005)
-        self.optimiser = torch.optim.Adam(self.net.parameters(), lr=rate)
+        self.adam = Adam(torch, self.net.parameters(), rate)
         functional = torch.nn.functional
         self.loss = {
             "binary": functional.binary_cross_entropy_with_logits,
@@ -152,9 +153,7 @@ class _Run:
             job.check()
             places = order[start : start + self.batch]
             loss = self.loss(self._out(self.train_x[places]), self.train_y[places])
-            self.optimiser.zero_grad()
-            loss.backward()
-            self.optimiser.step()
+            self.adam.step(loss)
             total += loss.detach() * len(places)
         return float(total) / rows
 
