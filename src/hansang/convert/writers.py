@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from hansang.convert.perceptron_graph import perceptron_graph
 from hansang.convert.things import Estimator, Module, Record, Tensors
 from hansang.core.errors import HansangError, LoadFailed
 from hansang.core.model import Call, CallContext, LoadContext, Model
@@ -25,6 +26,7 @@ from hansang.training.onnx_graph import save_onnx
 from hansang.training.saving import save_record, tensors, without_tensors
 
 _ROWS = 200
+_NUMPY = {"tensor(string)": "object", "tensor(double)": "float64"}
 _RELATIVE, _ABSOLUTE = 1e-3, 1e-4
 
 
@@ -42,14 +44,16 @@ def _record_as_data(format_: str) -> Callable[[Record, Path], str]:
 
 
 def _record_to_onnx(thing: Record, file: Path) -> str:
-    if thing.data["format"] != "hansang.mlp":
-        raise LoadFailed(
-            "A perceptron of ours is not made ONNX: it is a few multiplications.", hint="--to json, or --to safetensors"
-        )
-    save_onnx(thing.data, file)
-    model = records.from_record(lambda: thing.data, True, file, "record")
+    network = thing.data["format"] == "hansang.mlp"
+    model = records.from_record(lambda: dict(thing.data), network, file, "record")
+    file.touch()
     model.load(LoadContext())
     assert model.signature is not None
+    if network:
+        save_onnx(thing.data, file)
+    else:
+        names = [field.name for field in model.signature.inputs]
+        file.write_bytes(perceptron_graph(names, thing.data["weights"], thing.data["bias"]))
     return _same_answers(model, model.signature.inputs, file, flat=True)
 
 
@@ -165,8 +169,9 @@ def _same_answers(model: Model, fields: Sequence[Field], file: Path, *, flat: bo
     if isinstance(answer, HansangError):
         raise answer
     asked = {}
+    types = {one.name: _NUMPY.get(one.type, "float32") for one in session.get_inputs()}
     for field in fields:
-        array = np.array(columns[field.name], dtype=object if field.dtype == "string" else np.float32)
+        array = np.array(columns[field.name], dtype=types[field.name])
         asked[field.name] = array if flat or field.shape else array[:, None]
     outs = session.run(None, asked)
     for (name, values), other in zip(answer.columns.items(), outs, strict=False):
