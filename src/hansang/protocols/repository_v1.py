@@ -21,7 +21,7 @@ from hansang.core.wire import Route
 from hansang.engine.engine import Engine
 from hansang.registry.catalog import Catalog, split
 from hansang.registry.registry import Entry
-from hansang.registry.repository import Incoming, Manifest
+from hansang.registry.repository import Incoming, Manifest, no_space
 
 _PIECE = 2**20
 """Bytes handed to the disk at once."""
@@ -134,6 +134,8 @@ class RepositoryV1:
                 return await self._from_files(model, form, filename)
         except ClientDisconnect:
             raise _gone() from None
+        except OSError as exc:  # the form waits in a temporary file
+            raise no_space(exc) from exc
 
     async def _from_files(self, model: str, form: FormData, filename: str | None) -> Manifest:
         files = [value for value in form.values() if isinstance(value, UploadFile)]

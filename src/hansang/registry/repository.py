@@ -84,7 +84,7 @@ class Incoming:
         try:
             self._file.write(data)
         except OSError as exc:
-            raise _no_space(exc) from exc
+            raise no_space(exc) from exc
         self._hash.update(data)
         self.size += len(data)
 
@@ -94,7 +94,7 @@ class Incoming:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as exc:
-            raise _no_space(exc) from exc
+            raise no_space(exc) from exc
         finally:
             self._file.close()
 
@@ -128,7 +128,7 @@ class Repository:
             folder.mkdir(parents=True)
             incoming = Incoming(folder, name)
         except OSError as exc:
-            raise _no_space(exc) from exc
+            raise no_space(exc) from exc
         try:
             yield incoming
         finally:
@@ -143,7 +143,7 @@ class Repository:
         try:
             yield folder
         except OSError as exc:
-            raise _no_space(exc) from exc
+            raise no_space(exc) from exc
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -166,7 +166,7 @@ class Repository:
                 _sync(home)
                 return Placed(name, version, home / str(version) / incoming.path.name, incoming.sha256, incoming.size)
         except OSError as exc:
-            raise _no_space(exc) from exc
+            raise no_space(exc) from exc
 
     def publish(self, placed: Placed, **facts: Any) -> Manifest:
         """Make a version visible. `facts` are the rest of its manifest."""
@@ -182,7 +182,7 @@ class Repository:
             _write(placed.path.parent / MANIFEST, json.dumps(asdict(manifest), indent=1, ensure_ascii=False))
             _sync(placed.path.parent)
         except OSError as exc:
-            raise _no_space(exc) from exc
+            raise no_space(exc) from exc
         return manifest
 
     def discard(self, placed: Placed) -> None:
@@ -240,7 +240,7 @@ class Repository:
             self.get(name, version)
             _write(pointer, str(version))
         except OSError as exc:
-            raise _no_space(exc) from exc
+            raise no_space(exc) from exc
 
     def path(self, manifest: Manifest) -> Path:
         """The artifact's file."""
@@ -342,7 +342,8 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _no_space(exc: OSError) -> HansangError:
+def no_space(exc: OSError) -> HansangError:
+    """What a caller is told of a write that failed: the disk is full, or it may not be written."""
     if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return NoSpace("The server's disk is full; nothing was kept.", hint="Make room in the server's home folder.")
     return HansangError(
