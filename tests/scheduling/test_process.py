@@ -373,6 +373,7 @@ def test_a_server_serves_it_as_configured_and_stays_responsive(serve: Callable[.
     model = served.server.registry.find("act").model
     assert (model.max_batch_size, model.concurrency) == (8, 2)
     (pid,) = served.predict("act", "pid")["predictions"]
+    assert served.server.registry.find("act").memory > 2**20
     stuck = threading.Thread(target=served.predict, args=("act", "spin"))
     stuck.start()
     assert served.client.get("/healthz").status_code == 200

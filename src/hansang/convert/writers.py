@@ -137,7 +137,7 @@ def _estimator_to_onnx(thing: Estimator, file: Path) -> str:
         from skl2onnx import to_onnx
         from skl2onnx.common.data_types import FloatTensorType, StringTensorType
     except ImportError:
-        raise LoadFailed("scikit-learn models become ONNX with skl2onnx.", hint="pip install skl2onnx") from None
+        raise LoadFailed("scikit-learn models become ONNX with skl2onnx.", hint='pip install "hansang[ml]"') from None
     from sklearn.base import is_classifier
 
     file.touch()

@@ -64,7 +64,7 @@ class Entry:
     stored: bool = False
     """Whether it comes from the repository, and is the repository's to replace and delete."""
     memory: int = 0
-    """Bytes of resident memory that loading it added; what other work did meanwhile is in it."""
+    """Bytes of resident memory that loading it added (what other work did meanwhile is in it), or its process has."""
     last_used: float = field(default_factory=monotonic)
     created: int = field(default_factory=lambda: int(time.time()))
     waking: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -235,6 +235,8 @@ class Registry:
                 before = resident_memory()
                 await asyncio.to_thread(self._load, entry)
                 entry.memory = max(0, resident_memory() - before)
+                if isinstance(entry.model, Hosted):
+                    entry.memory = resident_memory(entry.model.info["process"])
         except HansangError as exc:
             if entry.spec.source.path is not None and entry.stored:
                 exc.message = exc.message.replace(f"{entry.spec.source.path.parent}{os.sep}", "")
@@ -333,9 +335,9 @@ class Registry:
         return ModelNotFound(f"The model {name!r} does not exist here.", hint=hint, param="model")
 
 
-def resident_memory() -> int:
-    """Bytes of this process that are in memory; 0 where the system does not tell."""
+def resident_memory(process: int | str = "self") -> int:
+    """Bytes of a process (this one) that are in memory; 0 where the system does not tell."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return 0
