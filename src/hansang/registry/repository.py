@@ -312,8 +312,8 @@ def check_name(name: str) -> None:
 def safe_filename(filename: str) -> str:
     """A file name that stays where it is put. Raises BadRequest for paths, hidden files and control characters."""
     plain = filename.strip()
-    bad = not plain or plain.startswith(".") or "/" in plain or "\\" in plain or len(plain.encode()) > 200
-    if bad or not plain.isprintable() or plain in (MANIFEST, CURRENT):
+    bad = not plain.isprintable() or plain.startswith(".") or "/" in plain or "\\" in plain
+    if bad or not plain or len(plain.encode()) > 200 or plain in (MANIFEST, CURRENT):
         raise BadRequest(
             f"{filename!r} cannot be an artifact's file name.",
             hint="Send a plain name with its ending, for example ?filename=clf.skops",
