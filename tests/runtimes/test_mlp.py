@@ -105,7 +105,10 @@ def test_an_unknown_category_is_the_callers_fault(tmp_path: Path) -> None:
         ("target.classes", ["가"], "do not fit"),
         ("inputs.0.name", ..., "name"),
         ("inputs", [], "for 0 inputs"),
-        ("inputs.1.categories", 5, "iterable"),
+        ("inputs.1.categories", 5, "iterable|len"),
+        ("inputs.0.std", 0, "deviation"),
+        ("inputs.0.mean", float("nan"), "deviation"),
+        ("inputs.0.mean", "2", "real number"),
     ],
 )
 def test_a_record_that_is_none_is_told_when_it_loads(tmp_path: Path, path: str, value: Any, told: str) -> None:

@@ -92,3 +92,14 @@ def test_what_is_not_for_a_perceptron_says_mlp(tmp_path: Path, rows: list[list[o
     with pytest.raises(BadRequest) as caught:
         train(TRAINER, read_dataset({"rows": rows}, "m", None), tmp_path)
     assert '"mlp"' in str(caught.value.hint)
+
+
+def test_a_large_table_may_be_cancelled_within_an_epoch_and_is_learnt_as_one(tmp_path: Path) -> None:
+    rows = [[(n * 37 % 1009) / 1009, n % 13, int(n * 37 % 1009 > 504)] for n in range(10_000)]
+    data = read_dataset({"rows": rows}, "m", None)
+    trained = train(TRAINER, data, tmp_path, epochs=30)
+    assert trained.metrics["accuracy"] > 0.95
+    job = Listening()
+    job.cancel()
+    with pytest.raises(Cancelled):
+        train(TRAINER, data, tmp_path, job=job)

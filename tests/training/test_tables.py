@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hansang.core.errors import BadRequest
+from hansang.training import tables
 from hansang.training.tables import Columns, read_csv
 
 
@@ -99,6 +100,13 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
     table = read(tmp_path, 'a,b\n"two\nlines",1\n\nx,2\ny,oops\n')
     with pytest.raises(BadRequest, match=r"in line 6\."):
         table.numbers("b")
+
+
+def test_a_table_of_too_many_cells_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "_MOST_CELLS", 10)
+    assert len(read(tmp_path, "a,b\n" + "1,2\n" * 5).values["a"]) == 5
+    with pytest.raises(BadRequest, match="more than 10 cells"):
+        read(tmp_path, "a,b\n" + "1,2\n" * 6)
 
 
 def test_bytes_at_random_are_a_table_or_a_bad_request(tmp_path: Path) -> None:

@@ -106,9 +106,13 @@ class TrainingV1:
 async def _saved(file: UploadFile) -> Path:
     """An uploaded table, on disk while it is read."""
     descriptor, name = tempfile.mkstemp(suffix=".csv")
-    with os.fdopen(descriptor, "wb") as copy:
-        while piece := await file.read(2**20):
-            await asyncio.to_thread(copy.write, piece)
+    try:
+        with os.fdopen(descriptor, "wb") as copy:
+            while piece := await file.read(2**20):
+                await asyncio.to_thread(copy.write, piece)
+    except BaseException:
+        os.unlink(name)
+        raise
     return Path(name)
 
 

@@ -6,6 +6,7 @@ It needs no PyTorch, so what was trained with it is served by the light install 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +117,11 @@ def _layers(record: Mapping[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Weights and biases. Raises ValueError if they do not follow from each other, or are not finite."""
     import numpy as np
 
-    width = sum(len(column.get("categories", "1")) for column in record["inputs"])
+    width = 0
+    for column in record["inputs"]:
+        width += len(column["categories"]) if "categories" in column else 1
+        if "categories" not in column and not (isfinite(column["mean"]) and isfinite(column["std"]) and column["std"]):
+            raise ValueError(f"{column['name']} has no mean and deviation to scale it with")
     layers = []
     for number, layer in enumerate(record["layers"]):
         weight, bias = np.array(layer["weight"], dtype=np.float32).T, np.array(layer["bias"], dtype=np.float32)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MOST_COLUMNS = 1000
 _MOST_BYTES = 2**28
+_MOST_CELLS = 2**24
 _MOSTLY = 0.5
 """A column in which more than this share of the cells are numbers is meant to hold numbers."""
 
@@ -99,9 +100,13 @@ def read_csv(path: Path) -> Columns:
 def _rows(reader: Any) -> tuple[list[list[str]], list[int]]:
     """The rows that are not blank, and the line on which each begins (text in quotes may go over several)."""
     rows, lines = [], []
+    cells = 0
     line: int = reader.line_num + 1
     for row in reader:
         if row:
+            cells += len(row)
+            if cells > _MOST_CELLS:
+                raise _wrong(f"The table has more than {_MOST_CELLS} cells.", "Send a part of it.")
             rows.append(row)
             lines.append(line)
         line = reader.line_num + 1
