@@ -29,7 +29,7 @@ sys.exit(status)
 
 
 def test_the_commands_are_these_and_each_says_what_it_does() -> None:
-    assert sorted(hansang.commands) == ["bench", "init", "models", "predict", "serve"]
+    assert sorted(hansang.commands) == ["bench", "init", "jobs", "models", "predict", "serve", "train"]
     for name, command in hansang.commands.items():
         assert command.help, name
         answer = typed(name, "--help")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from conftest import Running
+from hansang import Client
+from hansang.registry.repository import Repository
 from terminal import typed
 
 
@@ -20,7 +24,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_list_asks_a_server(serve: Callable[..., Running], and_gate: str) -> None:
     url = serve(and_gate, f"second={and_gate}").url
-    assert typed("models", "list", "--url", url).out == "and     tabular\nsecond  tabular\n"
+    lines = typed("models", "list", "--url", url).out.splitlines()
+    assert lines[0].startswith("and     tabular  version 1  ready  ")
+    assert lines[1].startswith("second  tabular  version 1  ready  ")
     listed = json.loads(typed("models", "list", "--url", url, "--json").out)
     assert [model["id"] for model in listed] == ["and", "second"]
 
@@ -76,3 +82,76 @@ def test_what_is_no_number_of_parameters_is_refused(count: str) -> None:
     answer = typed("models", "inspect", f"--parameters={count}")
     assert answer.status == 1
     assert "is not a number of parameters" in answer.err
+
+
+def test_a_file_is_added_to_the_repository_of_a_home(here: Path, and_gate: str) -> None:
+    answer = typed("models", "add", and_gate, "--home", "home")
+    assert (answer.status, answer.err) == (0, "")
+    first, digest, advice = answer.out.splitlines()
+    assert first == "and  version 1  perceptron JSON  (left: float64, right: float64) -> (result: int64: 0 or 1)"
+    assert digest == "sha256:" + hashlib.sha256(Path(and_gate).read_bytes()).hexdigest()
+    assert advice.endswith("hansang models load and")
+    again = json.loads(typed("models", "add", and_gate, "--name", "and", "--home", "home", "--json").out)
+    assert (again["version"], again["provenance"]["filename"]) == (2, "and.json")
+    assert Repository(here / "home" / "models").current("and") == 2
+
+
+def test_an_added_file_is_looked_at_and_tried_first(here: Path) -> None:
+    class Canary:
+        def __reduce__(self) -> object:
+            return (Path.touch, (here / "canary",))
+
+    (here / "evil.pkl").write_bytes(pickle.dumps(Canary()))
+    (here / "broken.onnx").write_bytes(b"nothing")
+    (here / "code.py").write_text("def f(x: int) -> int:\n    return x\n")
+    for name, why in (("evil.pkl", "touch"), ("broken.onnx", "broken.onnx"), ("code.py", "Code is not stored"),
+                      ("none.onnx", "There is no file none.onnx")):  # fmt: skip
+        answer = typed("models", "add", name, "--home", "home")
+        assert answer.status == 1
+        assert why in answer.err
+    assert not (here / "canary").exists()
+    assert Repository(here / "home" / "models").names() == []
+    assert not list((here / "home" / "models").glob(".incoming/*"))
+
+
+def test_weights_are_added_with_their_class_and_served_after_a_start(here: Path, serve: Callable[..., Running]) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    (here / "nets.py").write_text(
+        "import torch\n\nclass One(torch.nn.Linear):\n    def __init__(self):\n        super().__init__(1, 1)\n"
+    )
+    save_file({"weight": torch.tensor([[3.0]]), "bias": torch.tensor([1.0])}, here / "net.safetensors")
+    refused = typed("models", "add", "net.safetensors", "--home", "home")
+    assert refused.status == 1
+    assert "Name the class they belong to" in refused.err
+    assert typed("models", "add", "net.safetensors", "--class", "nets.py:One", "--home", "home").status == 0
+    assert serve(demo=False, home=here / "home").predict("net", [2.0]) == {"predictions": [[7.0]]}
+    code = typed("models", "add", "net.safetensors", "--class", "nets.py:One", "--url", "http://127.0.0.1:9")
+    assert code.status == 2
+    assert "--class is for the repository here" in code.err
+
+
+def test_a_server_is_given_versions_and_told_which_to_serve(
+    here: Path, serve: Callable[..., Running], and_gate: str
+) -> None:
+    url = serve(demo=False).url
+    for _ in range(2):
+        assert typed("models", "add", and_gate, "--name", "gate", "--url", url).status == 0
+    (line,) = typed("models", "list", "--url", url).out.splitlines()
+    assert line.startswith("gate  tabular  version 2 of 2, 1  ready  ")
+    for words, told in [
+        (("rollback", "gate"), "gate: version 1 answers now.\n"),
+        (("rollback", "gate@2"), "gate@2: version 2 answers now.\n"),
+        (("load", "gate@1"), "gate@1: version 1 is ready.\n"),
+        (("unload", "gate@1"), "gate@1: version 1 is unloaded.\n"),
+        (("remove", "gate@1"), "gate@1: removed.\n"),
+        (("unload", "gate"), "gate: version 2 is unloaded.\n"),
+    ]:
+        answer = typed("models", *words, "--url", url)
+        assert (answer.status, answer.out) == (0, told)
+    assert Client(url).model("gate")["state"] == "unloaded"
+    assert typed("models", "remove", "gate", "--url", url).status == 0
+    assert Client(url).models() == []
+    wrong = typed("models", "rollback", "gate@new", "--url", url)
+    assert "hint: Versions are numbers: gate@1" in wrong.err

@@ -13,9 +13,11 @@ import click
 from hansang import __version__
 from hansang.cli.bench import bench
 from hansang.cli.init import init
+from hansang.cli.jobs import jobs
 from hansang.cli.models import models
 from hansang.cli.predict import predict
 from hansang.cli.serve import serve
+from hansang.cli.train import train
 from hansang.core.errors import HansangError, SettingsError
 
 
@@ -28,10 +30,11 @@ def hansang() -> None:
     hansang serve                        serve the demo table
     hansang serve iris.onnx gates.py:xor serve a saved model and a function
     hansang predict iris.onnx '[[5.1, 3.5, 1.4, 0.2]]'
+    hansang train xor --trainer mlp      train a model into the repository
     """
 
 
-for _command in (serve, predict, models, init, bench):
+for _command in (serve, predict, train, models, jobs, init, bench):
     hansang.add_command(_command)
 
 
