@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from conftest import Running
 from hansang import Client
 from hansang.cli.plot import plot
 from hansang.registry.repository import Repository
-from terminal import typed
+from terminal import started, typed
 
 TABLE = "a,b,y\n0,0,no\n0,1,yes\n1,0,yes\n1,1,yes\n"
 
@@ -131,6 +132,16 @@ def _gate(folder: Path, name: str, weights: str, bias: str) -> Path:
     path = folder / name
     path.write_text(f'{{"weights": {weights}, "bias": {bias}}}')
     return path
+
+
+def test_ctrl_c_cancels_the_job_and_stores_nothing(here: Path) -> None:
+    (here / "rows.json").write_text(json.dumps([[x / 500, x / 500 + 0.01 * (x % 3)] for x in range(100)]))
+    words = ("train", "slow", "--trainer", "mlp", "--data", "rows.json", "--epochs", "100000", "--home", "home")
+    with started(*words, cwd=here) as training:
+        training.until("epoch ")
+        assert training.stop(signal.SIGINT) == 130
+        training.until("was cancelled; nothing was stored")
+    assert Repository(here / "home" / "models").names() == []
 
 
 def test_on_a_terminal_there_is_a_bar_and_a_plot_of_the_errors(here: Path) -> None:
