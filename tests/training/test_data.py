@@ -96,7 +96,7 @@ def test_rows_that_are_no_table_are_told_by_row(rows: Any, told: str) -> None:
     assert told in refused({"rows": rows})
 
 
-@pytest.mark.parametrize("columns", ["ab", ["a"], ["a", "a"], {"a": 1}, 5])
+@pytest.mark.parametrize("columns", ["ab", ["a"], ["a", "a"], ["a", ""], {"a": 1}, 5])
 def test_columns_must_name_each_value(columns: Any) -> None:
     assert "2 different names" in refused({"rows": [[0, 1], [1, 0]], "columns": columns})
 

@@ -96,6 +96,19 @@ def test_onnx_answers_as_json_does_within_rounding(tmp_path: Path, kind: str) ->
             assert values == told[name]
 
 
+def test_columns_named_as_parts_of_the_graph_do_no_harm_and_those_named_as_answers_are_told(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    names = ["concat_1", "constant_1", "/constant_1 x", "y"]
+    data = read_dataset({"rows": [[0, 1, 2, 0], [2, 1, 0, 1]], "columns": names}, "m", None)
+    columns = {"concat_1": [2.0], "constant_1": [1.0], "/constant_1 x": [0.0]}
+    assert ask(opened(train(TRAINER, data, tmp_path, saved_as="onnx").file), **columns)["result"] == [1]
+    for name in ("result", "probability"):
+        data = read_dataset({"rows": [[0, 0], [1, 1]], "columns": [name, "y"]}, "m", None)
+        assert opened(train(TRAINER, data, tmp_path).file)
+        with pytest.raises(BadRequest, match=f"A column is named '{name}'"):
+            train(TRAINER, data, tmp_path, saved_as="onnx")
+
+
 def test_the_rows_it_never_saw_are_measured(tmp_path: Path) -> None:
     metrics = train(TRAINER, table("binary"), tmp_path, epochs=60).metrics
     assert (metrics["rows"], metrics["test_rows"]) == (80, 20)

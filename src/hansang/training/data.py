@@ -181,7 +181,11 @@ def _columns_of(rows: Any, names: Any) -> Columns:
         raise _wrong(f"data.rows[0] is {_short(rows[0])}, which is no row.", _ROWS)
     width = len(rows[0])
     names = names or [*(f"x{n}" for n in range(1, width)), "y"]
-    if not isinstance(names, list) or len(names) != width or len(set(map(str, names))) != width or width > MOST_COLUMNS:
+    if (
+        not isinstance(names, list)
+        or len(set(map(str, names)) - {""}) != len(names)
+        or not (len(names) == width <= MOST_COLUMNS)
+    ):
         raise _wrong(
             f"data.columns must be {width} different names, one for each value of a row.", f"At most {MOST_COLUMNS}."
         )

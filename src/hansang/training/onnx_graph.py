@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hansang.core.errors import LoadFailed
+from hansang.core.errors import BadRequest, LoadFailed
 
 _OPSET = 19
 _IR = 9
@@ -18,6 +18,13 @@ def save_onnx(record: Mapping[str, Any], file: Path) -> Path:
         import onnx
     except ImportError:
         raise LoadFailed("Saving as ONNX needs the package onnx.", hint='pip install "hansang[torch]"') from None
+    if taken := {"result", "probability"} & {column["name"] for column in record["inputs"]}:
+        raise BadRequest(
+            f"A column is named {min(taken)!r}, as the answer is; in ONNX every name may stand once.",
+            hint="Rename the column, or save in another format.",
+            param="format",
+            code="invalid_data",
+        )
     builder = _Builder(onnx, record)
     onnx.save(builder.build(), file)
     return file
@@ -90,7 +97,7 @@ class _Builder:
     def op(self, kind: str, inputs: list[str], output: str | None = None, **attributes: Any) -> str:
         """One node; the name of its output."""
         self._count += 1
-        output = output or f"{kind.lower()}_{self._count}"
+        output = output or f"/{kind.lower()}_{self._count}"
         self.nodes.append(self.onnx.helper.make_node(kind, inputs, [output], **attributes))
         return output
 
@@ -100,5 +107,5 @@ class _Builder:
 
         self._count += 1
         array = np.array(values, dtype=np.object_ if dtype is None else dtype)
-        self.constants.append(self.onnx.numpy_helper.from_array(array, f"constant_{self._count}"))
-        return f"constant_{self._count}"
+        self.constants.append(self.onnx.numpy_helper.from_array(array, f"/constant_{self._count}"))
+        return f"/constant_{self._count}"
