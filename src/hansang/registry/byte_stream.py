@@ -22,18 +22,28 @@ class Broken(Exception):
     """Not what it says it is. The text is a sentence about "it"; whoever reads a format makes an error of it."""
 
 
+class Evasive(Broken):
+    """Written so that programs read it differently. Whatever it seems to be, it is not to be trusted."""
+
+
 class ByteStream:
-    """Reads forward from where `file` stands. `size`, where it is known, lets long stretches be jumped over."""
+    """Reads forward from where `file` stands. `size`, where it is known, lets long stretches be jumped over.
+
+    `frame_end` is for pickles: nothing may be read across it. Python's C unpickler, reading a file, then forgets what
+    it had of the frame, so that a name which seems to be `safe_os` becomes `os`.
+    """
 
     def __init__(self, file: BinaryIO, size: int | None = None) -> None:
         self._file = file
         self._size = size
         self.position = 0
+        self.frame_end = 0
 
     def read(self, count: int) -> bytes:
         """Exactly so many bytes. Raises Broken if there are fewer."""
         if self._size is not None and count > self._size - self.position:
             raise self._short()
+        self._check_frame(self.position + count)
         data = self._file.read(count)
         self.position += len(data)
         if len(data) < count:
@@ -52,6 +62,7 @@ class ByteStream:
         if self._size is not None:
             if count > self._size - self.position:
                 raise self._short()
+            self._check_frame(self.position + count)
             self._file.seek(count, io.SEEK_CUR)
             self.position += count
             return
@@ -59,18 +70,30 @@ class ByteStream:
             count -= len(self.read(min(count, _CHUNK)))
 
     def line(self, keep: int) -> tuple[bytes, bool]:
-        """A line without its end, and whether it is whole: of a longer one only the first `keep` bytes are kept."""
+        """A line without its end, and whether it is whole: of a longer one only the first `keep` bytes are kept.
+
+        Of a last line that has no end the last byte is taken off instead, as Python's own unpickler does.
+        """
+        start = self.position
         line = piece = self._file.readline(keep + 1)
         self.position += len(piece)
         while piece and not piece.endswith(b"\n"):
             piece = self._file.readline(_CHUNK)
             self.position += len(piece)
-        if not piece:
-            raise self._short()
-        return line[:keep].removesuffix(b"\n"), line.endswith(b"\n")
+        if start < self.frame_end < self.position:
+            raise _across()
+        return line[:-1], len(line) <= keep or line.endswith(b"\n")
+
+    def _check_frame(self, end: int) -> None:
+        if self.position < self.frame_end < end:
+            raise _across()
 
     def _short(self) -> Broken:
         return Broken(f"it is cut off (at byte {self.position})")
+
+
+def _across() -> Evasive:
+    return Evasive("its frames cut through what they hold, which makes programs read it differently")
 
 
 class Budget:

@@ -254,7 +254,7 @@ class _Looker:
         if any("NumpyArrayWrapper" in name for name in names):
             walks = _both(walks, self.walks(layer, start, arrays=True))
             self.coat(layer, "joblib")
-        if not (surely or walks[0].stopped or any(looks_imported(*pair) for pair in walks[0].imports)):
+        if not (surely or walks[0].stopped or _does_something(walks[0])):
             return
         if _is_torch(walks):
             self.coat(layer, "PyTorch, before 1.6")
@@ -270,12 +270,16 @@ class _Looker:
         while not walks or (walks[-1].stopped and file.peek(1)):
             found = walk(stream, replace(SCAN, operations=self.operations), arrays=arrays)
             self.operations -= found.operations
-            if walks and not found.stopped and not any(looks_imported(*pair) for pair in found.imports):
+            if walks and not found.stopped and not _does_something(found):
                 break
             walks.append(found)
             if len(walks) >= (_TORCH_PICKLES if _is_torch(walks) else _MOST_STACKED):
                 break
         return walks
+
+
+def _does_something(found: Walk) -> bool:
+    return found.evasive or any(looks_imported(*name) for name in found.imports)
 
 
 def _is_torch(walks: list[Walk]) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from hansang.registry.byte_stream import Broken, ByteStream
+from hansang.registry.byte_stream import Broken, ByteStream, Evasive
 from hansang.registry.pickle_opcodes import STEPS
 from hansang.registry.pickle_values import (
     Array,
@@ -67,6 +67,8 @@ class Walk:
     operations: int = 0
     stopped: bool = False
     error: str | None = None
+    evasive: bool = False
+    """It is written so that what it would do cannot be told."""
     value: Value = None
     """The object, or a stand-in, if it came to its end."""
 
@@ -77,7 +79,7 @@ def walk(stream: ByteStream, limits: Limits = SCAN, *, arrays: bool = False) -> 
     try:
         Machine(stream, limits, found, arrays=arrays).run()
     except Broken as exc:
-        found.error = str(exc)
+        found.error, found.evasive = str(exc), isinstance(exc, Evasive)
     return found
 
 
@@ -93,7 +95,6 @@ class Machine:
         self.stack: list[Value] = []
         self.under: list[list[Value]] = []
         self.memo: dict[int, Value] = {}
-        self.frame_end = 0
         self.running = True
 
     def run(self) -> Value:
@@ -178,8 +179,8 @@ class Machine:
     def array(self, wrapper: Made) -> Value:
         """joblib: the array whose bytes follow here, instead of the object that announces it."""
         self.found.arrays += 1
-        if self.frame_end > self.stream.position:
-            raise Broken("it announces an array inside a frame, which no writer does; what follows cannot be told")
+        if self.stream.frame_end > self.stream.position:
+            raise Evasive("it announces an array inside a frame, which no writer does; what follows cannot be told")
         announced = array_of(wrapper)
         if announced.dtype.has_objects:
             if self.depth >= _NESTED_PICKLES:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from hansang.registry.byte_stream import Broken
+from hansang.registry.byte_stream import Broken, Evasive
 from hansang.registry.pickle_values import Box, Import, Made, Unknown, Value, name_of
 
 if TYPE_CHECKING:
@@ -52,6 +52,19 @@ def _written(make: Callable[[bytes], Value]) -> _Step:
     def step(machine: Machine) -> None:
         line, whole = machine.stream.line(machine.limits.bytes_kept)
         machine.push(_made(make, line) if whole else Unknown("a long text"))
+
+    return step
+
+
+def _numeral(make: Callable[[bytes], Value]) -> _Step:
+    """An opcode with a number in text. C takes what Python does not (octals, nothing at all, what follows a zero)."""
+
+    def step(machine: Machine) -> None:
+        line, _ = machine.stream.line(machine.limits.bytes_kept)
+        try:
+            machine.push(make(line.partition(b"\0")[0]))
+        except ValueError:
+            machine.push(Unknown("a number"))
 
     return step
 
@@ -116,8 +129,12 @@ def _protocol(machine: Machine) -> None:
 
 
 def _frame(machine: Machine) -> None:
-    (size,) = struct.unpack("<Q", machine.stream.read(8))
-    machine.frame_end = machine.stream.position + size
+    stream = machine.stream
+    (size,) = struct.unpack("<Q", stream.read(8))
+    outer, end = stream.frame_end, stream.position + size
+    if stream.position < outer < end:
+        raise Evasive("its frames overlap, which makes programs read it differently")
+    stream.frame_end = outer if stream.position < outer else end
 
 
 def _mark(machine: Machine) -> None:
@@ -210,7 +227,7 @@ def _index_of(shape: str) -> Callable[[Machine], int]:
 
 def _index_line(machine: Machine) -> int:
     line, _ = machine.stream.line(64)
-    value = _made(_index, line)
+    value = _made(_index, line.partition(b"\0")[0])
     return value if isinstance(value, int) else 0
 
 
@@ -279,7 +296,7 @@ STEPS: dict[bytes, _Step] = {
     b"\x80": _protocol, b"\x95": _frame, b".": _stop,
     b"N": _constant(None), b"\x88": _constant(True), b"\x89": _constant(False), b")": _constant(()),
     b"J": _number("<i"), b"K": _number("<B"), b"M": _number("<H"), b"G": _number(">d"),
-    b"I": _written(_int_line), b"L": _written(_long_line), b"F": _written(float), b"S": _written(_string_line),
+    b"I": _numeral(_int_line), b"L": _numeral(_long_line), b"F": _numeral(float), b"S": _written(_string_line),
     b"V": _written(_unicode_line),
     b"\x8a": _counted("<B", _long, "a number"), b"\x8b": _counted("<i", _long, "a number"),
     b"U": _counted("<B", partial(str, encoding="latin-1"), "text"),

@@ -182,7 +182,9 @@ def _ways_on(path: Path, report: Report, sha256: str | None) -> str:
 def _report(found: Found) -> PickleReport:
     names = [today(*name) for name in found.walk.imports]
     allowed = _ALLOWED.get(found.reader)
-    runs_code = any(allowed is None or not allowed.fullmatch(f"{module}.{name}") for module, name in names)
+    runs_code = found.walk.evasive or any(
+        allowed is None or not allowed.fullmatch(f"{module}.{name}") for module, name in names
+    )
     imports = [
         Imported(printable(f"{module}.{name}"), _danger((module, name), found.reader))
         for module, name in found.walk.imports

@@ -28,7 +28,7 @@ _TARGET = re.compile(
     r"|_operator\.[a-z]+_?|math\.\w+|torch\.sym_\w+|torch\._sym_\w+"
 )
 _FILE_TARGET = re.compile(r"torch\.ops\.\w+\.(save|from_file|load_tensor)(\..*)?")
-_EXPRESSION = re.compile(r"[\w\s+*/%<>=!&|,().'-]*")
+_EXPRESSION = re.compile(r"[\w\s+*/%<>=!&|,().'-]{0,20000}")
 _CALLED = re.compile(r"([\w.]+)\s*\(|(__\w*)|\.\s*([A-Za-z_]\w*)")
 _MATHEMATICS = re.compile(
     r"Symbol|Integer|Float|Rational|Add|Mul|Pow|Max|Min|Mod|Abs|And|Or|Not|Eq|Ne|Lt|Le|Gt|Ge|Equality|Unequality"
@@ -37,7 +37,14 @@ _MATHEMATICS = re.compile(
     r"|RoundToInt|RoundDecimal|ToFloat|TruncToInt|TruncToFloat|Identity|IsNonOverlappingAndDenseIndicator"
     r"|OpaqueUnaryFn_\w+|BitwiseFn_\w+|floor|ceiling|sqrt"
 )
+_POWER = re.compile(r"Pow|LShift")
+_GUARD = re.compile(
+    r"(L\['\w+'\]|\['\w+'\]|\[\d{1,6}\]|\.(size|stride|storage_offset)\(\)|\b(and|or|not|Eq|Ne|Mod|Max|Min)\b"
+    r"|\d{1,19}(\.\d{1,19})?|[-+%/<>=!(), ]|\*(?!\*))*"
+)
 _NAME = re.compile(r"[\w.:/-]{0,500}")
+_WORDS = {"name", "as_name", "forward_arg_names"}
+_WORD = re.compile(r"\w{0,300}")
 _FREE_TEXT = {"stack_trace", "nn_module_stack", "torch_fn", "as_string", "as_strings", "from_node", "source_fn_stack",
               "custom", "torch_version", "seq_nr", "tags", "user_annotation", "example_inputs"}  # fmt: skip
 _SPECIFICATION = {"in_spec", "out_spec"}
@@ -114,7 +121,7 @@ def _judge_export(text: bytes) -> Iterator[str]:
         key, value = waiting.pop()
         if isinstance(value, dict):
             waiting += value.items()
-            waiting += [("name", name) for name in value if key not in _FREE_TEXT]
+            waiting += [("key", name) for name in value if key not in _FREE_TEXT]
         elif isinstance(value, list):
             waiting += [(key, item) for item in value]
         elif isinstance(value, str) and (wrong := _judge_text(key, value)) and wrong not in told:
@@ -130,17 +137,39 @@ def _judge_text(key: str, text: str) -> str | None:
         known = _TARGET.fullmatch(text) and not _FILE_TARGET.fullmatch(text)
         return None if known or (_NAME.fullmatch(text) and "." not in text) else f"it calls {shown}"
     if key in _SPECIFICATION:
-        return f"its {key} imports a class, {shown}" if "__enum__" in text or "\\" in text else None
-    if key in _FREE_TEXT or _NAME.fullmatch(text):
+        return f"its {key} imports what it names, {shown}" if _imports(text) else None
+    if key == "guards_code":
+        return None if _GUARD.fullmatch(text) else f"it has a condition that is Python code, {shown}"
+    if key in _FREE_TEXT or (_WORD if key in _WORDS else _NAME).fullmatch(text):
         return None
     return f"it has a name that is none, {shown}"
 
 
 def _is_expression(text: str) -> bool:
-    """Whether it is arithmetic, as sympy writes it."""
-    if not _EXPRESSION.fullmatch(text):
+    """Whether it is arithmetic, as sympy writes it, and of numbers that are not endless."""
+    if not _EXPRESSION.fullmatch(text) or "**" in text:
         return False
     for called, dunder, attribute in _CALLED.findall(text):
         if dunder or attribute or (called and not _MATHEMATICS.fullmatch(called)):
             return False
-    return True
+    powers = len(_POWER.findall(text))
+    return powers <= 2 and not re.search(r"\d{4}" if powers else r"\d{20}", text)
+
+
+def _imports(specification: str) -> bool:
+    """Whether the shape of inputs or outputs names a module to be imported: of an enumeration, or of a default."""
+    try:
+        waiting = [json.loads(specification)]
+    except (ValueError, RecursionError):
+        return True
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif isinstance(part, dict):
+            waiting += part.values()
+            if "__enum__" in part or part.get("type") == "collections.defaultdict":
+                return True
+        elif isinstance(part, str) and ("__enum__" in part or "\\" in part):  # a context is JSON in a text
+            return True
+    return False
