@@ -31,7 +31,7 @@ from hansang.registry.registry import ModelSpec, Registry
 from hansang.scheduling.batcher import QueueLimits
 from hansang.usage.metrics import Metrics
 
-PATIENCE = 5.0
+PATIENCE = 20.0
 """Seconds after which a test that waits gives up. Long, because it is only ever reached by a failure."""
 
 

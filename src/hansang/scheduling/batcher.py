@@ -76,7 +76,6 @@ class Batcher:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._empty: asyncio.Event | None = None
-        self._stopped = asyncio.Event()
 
     @property
     def depth(self) -> int:
@@ -151,11 +150,6 @@ class Batcher:
         for waiter in list(self._queue):
             self._drop(waiter, _unloading())
         self.executor.close()
-        self._advance()
-
-    async def stopped(self) -> None:
-        """After `close`: until nothing runs any more."""
-        await self._stopped.wait()
 
     def _enqueue(self, call: Call, rows: int, size: int, stream: bool) -> _Waiter:
         if self._closed:
@@ -216,8 +210,6 @@ class Batcher:
         self._could_start = None
         if self._empty is not None and not self._running:
             self._empty.set()
-        if self._closed and not self._running:
-            self._stopped.set()
 
     def _on_timer(self) -> None:
         """The gathering is over: as if the last batch had held one."""
