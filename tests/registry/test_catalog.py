@@ -36,6 +36,7 @@ class Told(Model):
     placement = "inline"
     alive = 0
     slow = threading.Event()
+    began = threading.Event()
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -43,6 +44,7 @@ class Told(Model):
     def load(self, context: LoadContext) -> None:
         self.says = json.loads(self.path.read_bytes())
         if self.says == "slow":
+            Told.began.set()
             assert Told.slow.wait(20)
         if self.says == "bad":
             raise LoadFailed(f"{self.path} is bad.", hint=f"Mend {self.path}.")
@@ -65,7 +67,7 @@ def open_source(source: Source) -> Model:
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
     Told.alive = 0
-    Told.slow = threading.Event()
+    Told.slow, Told.began = threading.Event(), threading.Event()
     return Repository(tmp_path / "models")
 
 
@@ -95,8 +97,7 @@ async def settled(catalog: Catalog) -> None:
 async def test_the_newest_version_answers_though_an_older_one_is_ready_later(repository: Repository) -> None:
     catalog = catalog_of(repository)
     first = asyncio.create_task(publish(catalog, "slow"))
-    while not list(repository.root.glob("told/1/*")):
-        await asyncio.sleep(0.005)
+    assert await asyncio.to_thread(Told.began.wait, 20)
     catalog.registry._loading = asyncio.Lock()  # the second need not wait for the first
     second = await publish(catalog, "second")
     Told.slow.set()

@@ -65,6 +65,8 @@ class Entry:
     """Whether it comes from the repository, and is the repository's to replace and delete."""
     memory: int = 0
     """Bytes of resident memory that loading it added (what other work did meanwhile is in it), or its process has."""
+    measured: int = 0
+    """The most that a load of it added: one that gets back what an unload left in the heap adds nothing."""
     last_used: float = field(default_factory=monotonic)
     created: int = field(default_factory=lambda: int(time.time()))
     waking: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -234,7 +236,7 @@ class Registry:
             async with self._loading:
                 before = resident_memory()
                 await asyncio.to_thread(self._load, entry)
-                entry.memory = max(0, resident_memory() - before)
+                entry.memory = entry.measured = max(entry.measured, resident_memory() - before)
                 if isinstance(entry.model, Hosted):
                     entry.memory = resident_memory(entry.model.info["process"])
         except HansangError as exc:
