@@ -200,11 +200,11 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal while models load is obeyed when they have; a second one at once, for a thread cannot be stopped."""
+        if not self.started and self.should_exit:
+            os._exit(128 + sig)
+        super().handle_exit(sig, frame)  # before the words: whoever reads them may be quick
         if not self.started:
-            if self.should_exit:
-                os._exit(128 + sig)
             log.warning("models are loading: the server stops after that. The same again stops it now.")
-        super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         await super().startup(sockets)
