@@ -6,8 +6,8 @@ whose lock can be taken is dead, and what it was doing is nobody's any more.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import IO
 from uuid import uuid4
 
 try:
@@ -22,11 +22,12 @@ class Presence:
     def __init__(self, folder: Path | None) -> None:
         self.id = uuid4().hex
         self._folder = folder
-        self._held: IO[str] | None = None
+        self._held: int | None = None
+        """A bare descriptor: a server that is never told to stop holds it until its process ends."""
         if folder is not None and fcntl is not None:
             folder.mkdir(parents=True, exist_ok=True)
             draft = folder / f"{self.id}.new"
-            self._held = draft.open("w")
+            self._held = os.open(draft, os.O_WRONLY | os.O_CREAT, 0o600)
             fcntl.flock(self._held, fcntl.LOCK_EX)
             draft.rename(folder / f"{self.id}.lock")  # locked before anybody can see it
             for other in folder.glob("*.lock"):
@@ -53,5 +54,5 @@ class Presence:
         """Let go."""
         if self._held is not None and self._folder is not None:
             (self._folder / f"{self.id}.lock").unlink(missing_ok=True)
-            self._held.close()
+            os.close(self._held)
             self._held = None
