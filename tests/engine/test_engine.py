@@ -190,6 +190,32 @@ def test_a_caller_who_leaves_is_recorded_as_cancelled(kind: str, how: str) -> No
     assert with_plane(model, main).outcomes == {"cancelled": 1, "ok": 1}
 
 
+@waiting_kinds
+def test_the_last_error_of_a_model_is_the_model_s(kind: str) -> None:
+    """Not that a caller left, nor that too many came."""
+
+    async def main(plane: Plane) -> None:
+        first = plane.start(1)
+        await until(lambda: model.batches)
+        asked = context()
+        leaving = asyncio.ensure_future(plane.engine.predict(plane.entry, [2], asked))
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull):
+            await plane.predict(3)
+        asked.cancel()
+        with pytest.raises(ClientGone):
+            await leaving
+        model.gate.set()
+        await first
+        assert plane.entry.last_error is None
+        with pytest.raises(InvalidInput):
+            await plane.predict("bad")
+        assert plane.entry.last_error == "not that"
+
+    model = KINDS[kind](lambda row: InvalidInput("not that") if row == "bad" else row, held=True)
+    with_plane(model, main, QueueLimits(calls=1))
+
+
 def test_an_async_model_ends_at_its_next_await_when_its_only_caller_leaves() -> None:
     async def main(plane: Plane) -> None:
         asked = context()

@@ -81,7 +81,8 @@ class Engine:
             return result
         except HansangError as exc:
             outcome = _outcome(exc)
-            entry.last_error = exc.message
+            if outcome in _OF_THE_MODEL:
+                entry.last_error = exc.message
             raise
         except BaseException:
             outcome = "cancelled"
@@ -118,7 +119,8 @@ class Engine:
             outcome = "ok"
         except HansangError as exc:
             outcome = _outcome(exc)
-            entry.last_error = exc.message
+            if outcome in _OF_THE_MODEL:
+                entry.last_error = exc.message
             raise
         finally:
             if outcome == "cancelled":
@@ -151,6 +153,10 @@ class Engine:
             for entry in self.registry
             if entry.queue is not None
         ]
+
+
+_OF_THE_MODEL: tuple[Outcome, ...] = ("error", "deadline")
+"""What tells something of the model, not of its callers."""
 
 
 def _outcome(error: HansangError | None) -> Outcome:
