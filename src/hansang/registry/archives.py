@@ -249,5 +249,7 @@ def _tar_name(kind: bytes, data: bytes) -> str:
     """A longer name, as GNU's and POSIX's tar write it."""
     if kind == b"L":
         return _tar_text(data)
+    if re.search(rb"(?:^|\n)\d+ (?:size|GNU\.sparse[^=]*)=", data):
+        raise Broken("it states a member's size in a way that programs read differently")
     found = re.search(rb"(?:^|\n)\d+ path=([^\n]*)", data) if kind == b"x" else None
     return _tar_text(found[1]) if found else ""

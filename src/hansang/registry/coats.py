@@ -205,11 +205,9 @@ class _Looker:
             if archive.is_storage(member.name):
                 continue
             self.look(inner, archive.reader(member.name))
-            if archive.is_program(member.name):
-                file, _ = inner.open()
-                for problem in archive.judge(member.name, file):
-                    self.contents.problem(inner.where, problem)
-            elif torch_archive.is_compiled(member.name, inner.head()):
+            for problem in archive.judge(member.name, inner.open()[0]):
+                self.contents.problem(inner.where, problem)
+            if torch_archive.is_compiled(member.name, inner.head()):
                 self.contents.problem(inner.where, "it is compiled code, which would run in the server")
 
     def member(self, layer: Layer, member: Member) -> Layer:

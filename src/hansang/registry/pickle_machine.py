@@ -79,7 +79,7 @@ def walk(stream: ByteStream, limits: Limits = SCAN, *, arrays: bool = False) -> 
     try:
         Machine(stream, limits, found, arrays=arrays).run()
     except Broken as exc:
-        found.error, found.evasive = str(exc), isinstance(exc, Evasive)
+        found.error, found.evasive = str(exc), found.evasive or isinstance(exc, Evasive)
     return found
 
 
@@ -150,6 +150,7 @@ class Machine:
         """Import a name. One that is not written out is computed, and nobody can say what it will be."""
         if not isinstance(module, str) or not isinstance(name, str):
             module, name = f"<{describe(module)}>", f"<{describe(name)}>"
+            self.found.evasive = True
         if len(self.found.imports) > _MOST_NAMES:
             raise Broken(f"it imports more than {_MOST_NAMES:,} names")
         self.found.imports[module, name] = None

@@ -67,7 +67,7 @@ def danger(module: str, name: str) -> Danger:
     first = module.partition(".")[0]
     if first in sys.stdlib_module_names or _TOOLS.fullmatch(first) or _DANGEROUS.fullmatch(full):
         return "dangerous"
-    if any(map(_TELLTALE.fullmatch, words[words[0] == "__main__" :])) or module.startswith(("<", "copyreg extension")):
+    if any(map(_TELLTALE.fullmatch, words[words[0] == "__main__" :])) or module.startswith("<"):
         return "dangerous"
     return "unknown"
 

@@ -5,7 +5,7 @@ One table, one step for each. Lengths, indexes and texts are checked as Python's
 
 from __future__ import annotations
 
-import codecs
+import re
 import struct
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +17,8 @@ from hansang.registry.pickle_values import Box, Import, Made, Unknown, Value, na
 if TYPE_CHECKING:
     from hansang.registry.pickle_machine import Machine
 
+_ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|[0-7]{1,3}|.)", re.DOTALL)
+_ESCAPED = {bytes([name]): bytes([code]) for name, code in zip(b"abfnrtv\\'\"", b"\a\b\f\n\r\t\v\\'\"", strict=True)}
 _Step: TypeAlias = "Callable[[Machine], None]"
 
 
@@ -96,7 +98,14 @@ def _string_line(line: bytes) -> str:
     line = line.strip()
     if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
         raise ValueError("it has no quotes")
-    return codecs.escape_decode(line[1:-1])[0].decode("latin-1")
+    return _ESCAPE.sub(_unescaped, line[1:-1]).decode("latin-1")
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    code = found[1]
+    if code[:1] == b"x":
+        return bytes([int(code[1:], 16)])
+    return bytes([int(code, 8) & 255]) if code.isdigit() else _ESCAPED.get(code, found[0])
 
 
 def _unicode_line(line: bytes) -> str:
@@ -244,7 +253,7 @@ def _stack_global(machine: Machine) -> None:
 def _extension(shape: str) -> _Step:
     """A name by number: only the program that opens the pickle knows which."""
     index = _index_of(shape)
-    return lambda machine: machine.push(machine.bring("copyreg extension", str(index(machine))))
+    return lambda machine: machine.push(machine.bring("copyreg.extension", str(index(machine))))
 
 
 def _inst(machine: Machine) -> None:

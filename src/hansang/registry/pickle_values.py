@@ -16,7 +16,7 @@ from hansang.registry.byte_stream import Broken
 Value: TypeAlias = Any
 """A plain value, or one of the stand-ins below."""
 
-_SHOWN = 60
+_SHOWN = 100
 _DEEP = 3
 _CODE = re.compile(r"[<>|=]?([biufcSUVOmM])(\d{1,9})")
 _MOST_DIMENSIONS = 64
@@ -171,7 +171,7 @@ def printable(text: str) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 4 * _SHOWN else text[: 4 * _SHOWN] + "..."
+    return text if len(text) <= 3 * _SHOWN else text[: 3 * _SHOWN] + "..."
 
 
 def dtype_of(value: Value) -> Dtype:

@@ -244,13 +244,13 @@ def _format(contents: Contents, head: bytes) -> str:
 
 
 def _archive(names: set[str]) -> str:
-    kinds = {
-        "weights": "a PyTorch archive (torch.save)",
-        "torchscript": "a TorchScript archive",
-        "export": "a torch.export archive",
-    }
-    if known := kinds.get(recognise(names).kind):
-        return known
+    archive = recognise(names)
+    if archive.export:
+        return "a torch.export archive"
+    if archive.script:
+        return "a TorchScript archive"
+    if archive.weights:
+        return "a PyTorch archive (torch.save)"
     if "schema.json" in names:
         return "a skops archive"
     arrays = bool(names) and all(name.endswith(".npy") for name in names)

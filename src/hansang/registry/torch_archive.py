@@ -13,10 +13,15 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
-_MOST_TEXT = 2**26
-_STORAGE = re.compile(r"[^/]+/(data|constants|tensors)/\d+")
-_SCRIPT_PICKLE = re.compile(r"[^/]+/(\w+\.pkl|code/.*\.debug_pkl)")
-_SCRIPT = re.compile(r"[^/]+/code/.*\.py")
+_MOST_TEXT = 2**25
+_DATA_PICKLE = re.compile(r"([^/]+/)?data\.pkl", re.IGNORECASE)
+_STORAGE = re.compile(r"[^/]+/(data|constants|tensors)/\d+", re.IGNORECASE)
+_SCRIPT_SIGN = re.compile(r"([^/]+/)?(code/.*|constants\.pkl)", re.IGNORECASE | re.DOTALL)
+_SCRIPT_PICKLE = re.compile(r"[^/]+/(\w+\.pkl|code/.*\.debug_pkl)", re.IGNORECASE | re.DOTALL)
+_SCRIPT = re.compile(r"([^/]+/)?code/.*\.py", re.IGNORECASE | re.DOTALL)
+_EXPORT_SIGN = re.compile(r"([^/]+/)?(models/.*|archive_format|serialized_\w+\.(json|pt))", re.IGNORECASE | re.DOTALL)
+_GRAPH = re.compile(r".*\.json", re.IGNORECASE | re.DOTALL)
+_GRAPH_DATA = re.compile(r"[^/]+/data/(weights|constants)/\w+_config\.json", re.IGNORECASE)
 _COMPILED = re.compile(r".*\.(so|dll|dylib|pyd|o|a|exe|cubin|hsaco)(\.\d+)*", re.IGNORECASE | re.DOTALL)
 
 _FILES = re.compile(rb"\b(save|from_file|load_tensor|PythonOp|IgnoredPythonOp)\b")
@@ -49,38 +54,38 @@ _FREE_TEXT = {"stack_trace", "nn_module_stack", "torch_fn", "as_string", "as_str
               "custom", "torch_version", "seq_nr", "tags", "user_annotation", "example_inputs"}  # fmt: skip
 _SPECIFICATION = {"in_spec", "out_spec"}
 
-Kind = Literal["none", "weights", "torchscript", "export"]
-
 
 @dataclass(frozen=True, slots=True)
 class TorchArchive:
-    """What kind of PyTorch's archives one is, told by the names of its members."""
+    """Which of PyTorch's archives one is, told by the names of its members, whatever their case: PyTorch ignores it.
 
-    kind: Kind
-    root: str = ""
+    One may be made to be several at once.
+    """
+
+    weights: bool = False
+    script: bool = False
+    export: bool = False
 
     def is_storage(self, name: str) -> bool:
         """Whether a member is a tensor's bytes and nothing else, to every reader."""
-        return self.kind in ("weights", "torchscript") and bool(_STORAGE.fullmatch(name))
+        return self.weights and not self.export and bool(_STORAGE.fullmatch(name))
 
     def reader(self, name: str) -> Literal["python", "weights", "torchscript"]:
         """What would open a member if it is a pickle."""
-        if self.kind == "torchscript" and _SCRIPT_PICKLE.fullmatch(name):
+        if self.script and _SCRIPT_PICKLE.fullmatch(name):
             return "torchscript"
-        return "weights" if self.kind == "weights" and name == f"{self.root}data.pkl" else "python"
-
-    def is_program(self, name: str) -> bool:
-        """Whether `judge` has a say on a member."""
-        if self.kind == "torchscript":
-            return bool(_SCRIPT.fullmatch(name))
-        return self.kind == "export" and name.endswith(".json") and not name.endswith("_config.json")
+        return "weights" if _DATA_PICKLE.fullmatch(name) else "python"
 
     def judge(self, name: str, file: BinaryIO) -> Iterator[str]:
-        """What a program does that none should: sentences about "it"."""
+        """What a member does that no program should: sentences about "it"."""
+        script = self.script and _SCRIPT.fullmatch(name)
+        graph = self.export and _GRAPH.fullmatch(name) and not _GRAPH_DATA.fullmatch(name)
+        if not script and not graph:
+            return
         text = file.read(_MOST_TEXT + 1)
         if len(text) > _MOST_TEXT:
             yield f"it is a program of more than {_MOST_TEXT:,} bytes"
-        elif self.kind == "torchscript":
+        elif script:
             yield from _judge_script(text)
         else:
             yield from _judge_export(text)
@@ -88,13 +93,11 @@ class TorchArchive:
 
 def recognise(names: Collection[str]) -> TorchArchive:
     """Tell by the names of its members."""
-    ends = {name.rpartition("/")[2] for name in names}
-    if ends & {"archive_format", "serialized_exported_program.json"}:
-        return TorchArchive("export")
-    roots = sorted(name.removesuffix("data.pkl") for name in names if re.fullmatch(r"([^/]+/)?data\.pkl", name))
-    if not roots:
-        return TorchArchive("none")
-    return TorchArchive("torchscript" if f"{roots[0]}constants.pkl" in names else "weights", roots[0])
+    return TorchArchive(
+        weights=any(map(_DATA_PICKLE.fullmatch, names)),
+        script=any(map(_SCRIPT_SIGN.fullmatch, names)),
+        export=any(map(_EXPORT_SIGN.fullmatch, names)),
+    )
 
 
 def is_compiled(name: str, head: bytes) -> bool:
