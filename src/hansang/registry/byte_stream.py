@@ -23,7 +23,7 @@ class Broken(Exception):
 
 
 class Evasive(Broken):
-    """Written so that programs read it differently. Whatever it seems to be, it is not to be trusted."""
+    """What it would do cannot be told: programs read it differently, or it has no end. It is not to be trusted."""
 
 
 class ByteStream:

@@ -34,7 +34,10 @@ _MOST_NAMES = 2000
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How far a pickle is followed, and what is kept of it. Past `operations`, `stack` or `memo` it is given up."""
+    """How far a pickle is followed, and what is kept of it. Past `operations`, `stack` or `memo` it is given up.
+
+    A pickle that was given up is not taken for harmless, whatever it did until then.
+    """
 
     operations: int = 10_000_000
     stack: int = 2_000_000
@@ -107,7 +110,7 @@ class Machine:
                 raise Broken(f"{opcode!r} at byte {self.stream.position - 1} is no opcode")
             found.operations += 1
             if found.operations > most:
-                raise Broken(f"it has more than {most:,} opcodes, which is as far as this reads")
+                raise Evasive(f"it has more than {most:,} opcodes, which is as far as this reads")
             step(self)
         value = self.pop()
         if not self.depth:
@@ -117,7 +120,7 @@ class Machine:
     def push(self, value: Value) -> None:
         self.stack.append(value)
         if len(self.stack) > self.limits.stack:
-            raise Broken(f"it piles up more than {self.limits.stack:,} objects")
+            raise Evasive(f"it piles up more than {self.limits.stack:,} objects")
 
     def pop(self) -> Value:
         if not self.stack:
@@ -152,7 +155,7 @@ class Machine:
             module, name = f"<{describe(module)}>", f"<{describe(name)}>"
             self.found.evasive = True
         if len(self.found.imports) > _MOST_NAMES:
-            raise Broken(f"it imports more than {_MOST_NAMES:,} names")
+            raise Evasive(f"it imports more than {_MOST_NAMES:,} names")
         self.found.imports[module, name] = None
         return Import(module, name)
 
@@ -185,7 +188,7 @@ class Machine:
         announced = array_of(wrapper)
         if announced.dtype.has_objects:
             if self.depth >= _NESTED_PICKLES:
-                raise Broken(f"it has pickles in pickles, more than {_NESTED_PICKLES} deep")
+                raise Evasive(f"it has pickles in pickles, more than {_NESTED_PICKLES} deep")
             return Machine(self.stream, self.limits, self.found, arrays=False, depth=self.depth + 1).run()
         if announced.aligned:
             self.stream.skip(self.stream.read(1)[0])

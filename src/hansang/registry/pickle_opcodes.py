@@ -150,7 +150,7 @@ def _mark(machine: Machine) -> None:
     machine.under.append(machine.stack)
     machine.stack = []
     if len(machine.under) > machine.limits.stack:
-        raise Broken(f"it has more than {machine.limits.stack:,} marks")
+        raise Evasive(f"it has more than {machine.limits.stack:,} marks")
 
 
 def _stop(machine: Machine) -> None:
@@ -212,9 +212,10 @@ def _change_many(opcode: str) -> _Step:
 
 def _put(read: Callable[[Machine], int]) -> _Step:
     def step(machine: Machine) -> None:
-        machine.memo[read(machine)] = machine.top
-        if len(machine.memo) > machine.limits.memo:
-            raise Broken(f"it remembers more than {machine.limits.memo:,} objects")
+        index, most = read(machine), machine.limits.memo
+        if index >= most:  # Python's C unpickler makes room for all the numbers below
+            raise Evasive(f"it remembers an object by the number {index:,}; {most:,} is the most")
+        machine.memo[index] = machine.top
 
     return step
 
