@@ -31,6 +31,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import malice
 from hansang.core.errors import UnsafeArtifact
+from hansang.registry.pickle_machine import Limits
 from hansang.registry.safety import check_artifact, file_hash, inspect_file
 
 SUFFIXES = (".pkl", ".onnx", ".json", ".skops", ".safetensors", ".npz", ".npy", ".pt", ".pt2", ".joblib", "")
@@ -236,6 +237,17 @@ def test_an_array_of_joblib_inside_a_frame_is_not_believed(file: Path) -> None:
 def test_packings_that_cannot_be_looked_into_are_refused(file: Path) -> None:
     refused(written(file, b"\x04\x22\x4d\x18" + bytes(40)), "lz4")
     refused(written(file, b"\x28\xb5\x2f\xfd" + bytes(40)), "Zstandard")
+
+
+def test_a_pickle_without_end_is_not_taken_for_harmless(
+    file: Path, canary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hansang.registry.coats.SCAN", Limits(operations=1000, stack=1000, memo=1000))
+    call = b"cos\nsystem\n" + malice.text(f"touch {canary}") + b"\x85R."
+    for before in (b"N0" * 600, b"N" * 1100, b"(" * 1100, b"Nr\xff\xff\xff\x00"):
+        for coat in (bytes, gzip.compress, COATS["a ZIP archive, stored"]):
+            refused(written(file, coat(before + call)), "cannot be told")
+    assert not canary.exists()
 
 
 def test_a_report_says_nothing_that_a_terminal_obeys(file: Path) -> None:

@@ -36,7 +36,7 @@ from hansang.registry.pickle_values import (
 from hansang.registry.safety import Report, inspect_file
 
 _LIMITS = Limits(operations=2_000_000, stack=500_000, memo=500_000, bytes_kept=2**26, items_kept=1_000_000)
-_MOST_PARTS = 4_000_000
+_MOST_PARTS = 1_000_000
 _DEEP = 100
 _MOST_KEY = 2**60
 _MOST_BYTES = 2**28

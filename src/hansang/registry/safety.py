@@ -66,11 +66,13 @@ class PickleReport:
     runs_code: bool
     """Opening it would run more than its reader lets through."""
     error: str | None = None
+    evasive: bool = False
+    """What it would do cannot be told to its end."""
 
     @property
     def data_only(self) -> bool:
         """It imports nothing, so nothing can run."""
-        return not self.imports
+        return not self.imports and not self.evasive
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ def _pickle_lines(pickle: PickleReport) -> Iterator[str]:
     if len(calls) > _SHOWN:
         yield f"  make {len(calls) - _SHOWN} more calls like these"
     if pickle.error:
-        yield f"  and then fail: {pickle.error}"
+        yield f"  {'and then what cannot be told' if pickle.evasive else 'and then fail'}: {pickle.error}"
 
 
 def inspect_file(path: Path) -> Report:
@@ -193,7 +195,10 @@ def _report(found: Found) -> PickleReport:
         Called(opcode, name, call.arguments, _danger(call.function, found.reader))
         for (opcode, name), call in found.walk.calls.items()
     ]
-    return PickleReport(found.where, found.walk.protocol, _sorted(imports), _sorted(calls), runs_code, found.walk.error)
+    walked = found.walk
+    return PickleReport(
+        found.where, walked.protocol, _sorted(imports), _sorted(calls), runs_code, walked.error, walked.evasive
+    )
 
 
 def _sorted(found: list[_Judged]) -> tuple[_Judged, ...]:
