@@ -15,7 +15,7 @@ import pytest
 
 import hansang
 from conftest import Running
-from hansang.core.errors import InvalidInput, LoadFailed, ModelFailed
+from hansang.core.errors import BadRequest, InvalidInput, LoadFailed, ModelFailed
 
 
 def and_(left: int, right: int) -> int:
@@ -128,3 +128,10 @@ def test_settings_and_the_servers_key_do_not_reach_it(and_gate: str, monkeypatch
     monkeypatch.setenv("HANSANG_API_KEY", "x" * 40)
     with hansang.load(and_gate) as model:
         assert model.predict(left=1, right=1) == 1
+
+
+def test_a_sample_is_never_ignored(and_gate: str) -> None:
+    with hansang.load(Path(and_gate), sample=[1, 1]) as model:
+        assert model.predict([[1, 1]]) == [1]
+    with pytest.raises(BadRequest, match="sample"):
+        hansang.load(lambda x: x, sample=1)

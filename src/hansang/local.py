@@ -7,6 +7,7 @@ here works there. Fast paths for arrays are not here; ask the library that made 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import weakref
 from collections.abc import Coroutine, Sequence
@@ -15,7 +16,7 @@ from typing import Any, TypeVar, overload
 from hansang.access.server_key import ServerKey
 from hansang.app import Server
 from hansang.client import decode, predict_body, predict_path, predictions
-from hansang.core.errors import LoadFailed
+from hansang.core.errors import BadRequest, LoadFailed
 from hansang.core.model import Model
 from hansang.core.signature import Signature
 from hansang.core.source import parse
@@ -88,7 +89,11 @@ class LocalModel:
 
 
 def _spec(source: Any, sample: Any) -> Any:
-    return ModelSpec(*parse(source), sample=sample) if isinstance(source, str) else source
+    if isinstance(source, str | os.PathLike):
+        return ModelSpec(*parse(os.fspath(source)), sample=sample)
+    if sample is not None:
+        raise BadRequest("A sample goes with a source, not with an object.", hint="Give the object type hints instead.")
+    return source
 
 
 def _the_model(server: Server) -> Entry:
